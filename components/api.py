@@ -1,0 +1,63 @@
+"""One public endpoint per live system, made from its signature. It is also the MCP tool of that name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from tokenlab import catalog, guard, spec
+from tokenlab.errors import UserError
+
+LANE = "cpu"  # all work shares one queue lane, so that no two runs fight for the cores
+
+
+def publish_all() -> None:
+    """Call inside the Blocks: every live system becomes an endpoint; nothing else is public."""
+    for entry in catalog.live():
+        gr.api(
+            endpoint(entry),
+            api_name=entry.slug,
+            api_description=describe(entry),
+            concurrency_id=LANE,
+            concurrency_limit=1,
+        )
+
+
+def endpoint(entry: catalog.Entry) -> Callable[..., dict]:
+    """A plain function with the parameters of the system's `run`: JSON values in, JSON result out.
+
+    The module itself is imported when it is first called, but its signature is needed now."""
+    fields = spec.fields(entry.module().run)
+
+    def call(*arguments: Any, **named: Any) -> dict:
+        values = dict(zip((f.name for f in fields), arguments, strict=False)) | named
+        try:
+            return guard.last(entry.module(), values).result
+        except UserError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    call.__name__ = entry.slug.replace("-", "_")
+    call.__doc__ = describe(entry)
+    parameters = [
+        inspect.Parameter(f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=_plain(f.default), annotation=f.control.hint)
+        for f in fields
+    ]
+    call.__signature__ = inspect.Signature(parameters, return_annotation=dict)  # type: ignore[attr-defined]
+    call.__annotations__ = {f.name: f.control.hint for f in fields} | {"return": dict}
+    return call
+
+
+def describe(entry: catalog.Entry) -> str:
+    """The docstring of the endpoint: the catalogue's sentence and one line per parameter."""
+    lines = [entry.sentence, "", "Args:"]
+    for field in spec.fields(entry.module().run):
+        label = f"{field.control.label}. {field.control.info}".strip()
+        lines.append(f"    {field.name}: {label}")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,143 @@
+"""Control -> Gradio component. The only place that knows which widget a control becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from components.views import Drawn
+from tokenlab import controls, guard
+from tokenlab.errors import UserError
+from tokenlab.spec import Field
+
+
+@dataclass
+class Widget:
+    """component: holds the value; extra: shown and hidden with it (e.g. an upload button)."""
+
+    field: Field
+    component: gr.components.Component
+    extra: list[gr.components.Component]
+
+
+def widget(field: Field, value: Any, visible: bool, key: str) -> Widget:
+    """The widget of one parameter, showing `value`."""
+    control = field.control
+    common: dict[str, Any] = {
+        "label": control.label,
+        "info": control.info or None,
+        "visible": visible,
+        "key": f"{key}-{field.name}",
+        "elem_id": f"control-{key}--{field.name}",
+    }
+    match control:
+        case controls.Text() if control.upload:
+            return _text_with_upload(field, value, common)
+        case controls.Text():
+            component = gr.Textbox(value, lines=control.lines, max_lines=max(control.lines, 12), placeholder=control.placeholder or None, **common)
+        case controls.Slider():
+            component = gr.Slider(control.minimum, control.maximum, value, step=control.step, **common)
+        case controls.Number():
+            common["label"] = f"{control.label} [{control.unit}]" if control.unit else control.label
+            component = gr.Number(value, minimum=control.minimum, maximum=control.maximum, **common)
+        case controls.Seed():
+            component = gr.Number(value, minimum=0, precision=0, **common)
+        case controls.Switch():
+            component = gr.Checkbox(value, **common)
+        case controls.Choice() if control.style == "menu":
+            component = gr.Dropdown(list(control.options), value=value, **common)
+        case controls.Choice():
+            component = gr.Radio(list(control.options), value=value, elem_classes=f"tl-{control.style}", **common)
+        case controls.Choices():
+            component = gr.CheckboxGroup(list(control.options), value=list(value), **common)
+        case controls.Tokenizers():
+            return _tokenizers(field, list(value), common)
+        case _:
+            raise TypeError(f"no widget for {type(control).__name__}")
+    return Widget(field, component, [])
+
+
+def _text_with_upload(field: Field, value: str, common: dict[str, Any]) -> Widget:
+    control = field.control
+    box = gr.Textbox(value, lines=control.lines, max_lines=12, placeholder=control.placeholder or None, **common)
+    key = common["key"]
+    upload = gr.UploadButton(
+        "Load a text file", type="binary", size="sm", visible=common["visible"], key=f"{key}-upload",
+        elem_id=f"{common['elem_id']}-upload", elem_classes="tl-upload",
+    )  # fmt: skip
+    said = Drawn("problem", None, key=f"{key}-said", visible=common["visible"])
+
+    def receive(data: bytes) -> tuple[Any, Any]:
+        try:
+            return control.check(_decoded(data)), None
+        except UserError as error:
+            return gr.skip(), str(error)
+
+    upload.upload(receive, upload, [box, said], api_visibility="private", concurrency_id="files", show_progress="minimal")
+    return Widget(field, box, [upload, said])
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError("This file is not UTF-8 text; please save it as UTF-8 and load it again.") from None
+
+
+def _tokenizers(field: Field, refs: list[str], common: dict[str, Any]) -> Widget:
+    common["info"] = common["info"] or "Choose from the list, or type a Hugging Face id such as owner/name and press Enter."
+    chosen = gr.Dropdown(
+        _choices(refs), value=refs, multiselect=True, allow_custom_value=True, max_choices=field.control.most, **common
+    )
+    key = common["key"]
+    upload = gr.UploadButton(
+        "Upload tokenizer.json, .model or .tiktoken", type="binary", size="sm", visible=common["visible"],
+        key=f"{key}-upload", elem_id=f"{common['elem_id']}-upload", elem_classes="tl-upload",
+    )  # fmt: skip
+    said = Drawn("problem", None, key=f"{key}-said", visible=common["visible"])
+    upload.upload(
+        _receiver(field.control.most), [upload, chosen], [chosen, said], api_visibility="private", concurrency_id="files", show_progress="minimal"
+    )
+    return Widget(field, chosen, [upload, said])
+
+
+def _receiver(most: int):
+    """The handler of an upload: the file becomes a reference that joins the choice."""
+
+    def receive(data: Any, refs: list[str], event: gr.EventData) -> tuple[Any, Any]:
+        from tokenlab.text import sources
+
+        try:
+            name = _upload_name(event)
+            ref = guard.sentence(sources.register_file, data, name)
+        except UserError as error:
+            return gr.skip(), str(error)
+        return added(refs, ref, most), None
+
+    return receive
+
+
+def _upload_name(event: gr.EventData) -> str:
+    """The file's own name, for the label. The widget's event carries it; the bytes alone do not."""
+    data = getattr(event, "_data", None) or {}
+    item = data[0] if isinstance(data, list) and data else data
+    name = item.get("orig_name") if isinstance(item, dict) else None
+    return str(name or "uploaded file")
+
+
+def added(refs: list[str], ref: str, most: int) -> Any:
+    """An update of a tokenizer choice with `ref` in it; the last one gives way when there is no room."""
+    refs = [r for r in refs if r != ref]
+    refs = [*refs[: most - 1], ref]
+    return gr.update(choices=_choices(refs), value=refs)
+
+
+def _choices(refs: list[str]) -> list[tuple[str, str]]:
+    """What the list offers: the built-in tokenizers, those that need the internet, and what is chosen."""
+    from tokenlab.text import sources
+
+    offered = [*sources.builtin(), *sources.optional()]
+    known = {ref for _, ref in offered}
+    return [*offered, *((sources.label(ref), ref) for ref in refs if ref not in known)]

@@ -1,0 +1,222 @@
+"""A system's panel, built from its signature: title, controls, run bar, views, the measured claim, the explanation."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from components import share
+from components.api import LANE
+from components.controls import Widget, added, widget
+from components.views import Drawn
+from tokenlab import catalog, guard, measurement, spec
+from tokenlab.controls import Choice, Text, Tokenizers
+from tokenlab.errors import UserError
+
+LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
+
+
+def panel(entry: catalog.Entry, values: dict[str, Any], problem: str) -> None:
+    """Draw the panel with these checked values (left out: defaults) inside the current Blocks.
+
+    A panel with default values shows its stored run at once; one with other values runs them when it opens."""
+    module = entry.module()
+    fields = spec.fields(module.run)
+    values = {f.name: values.get(f.name, f.default) for f in fields}
+    stored = entry.stored_default()
+    is_default = spec.check(module.run, {}) == spec.check(module.run, values)
+    shown = stored["result"] if stored and is_default else {}
+    key = entry.slug
+    with gr.Column(elem_classes="tl-panel", elem_id=f"panel-{key}"):
+        Drawn("title", _title(entry), key=f"{key}-title")
+        widgets = _controls(fields, values, key)
+        with gr.Row(elem_classes="tl-run"):
+            run = gr.Button("Run", variant="primary", key=f"{key}-run", elem_id=f"run-{key}", scale=0, min_width=120)
+            stop = gr.Button("Stop", key=f"{key}-stop", elem_id=f"stop-{key}", scale=0, min_width=90, elem_classes="tl-stop")
+        bar = Drawn("run_bar", _bar(entry, values, stored if shown else None, problem, autorun=not shown), key=f"{key}-bar")
+        views = _views(module, shown, key)
+        _claim(entry)
+        with gr.Accordion("How it works", open=False):
+            gr.Markdown(inspect.getdoc(module) or "", latex_delimiters=LATEX, elem_classes="tl-doc")
+    _wire(entry, module, widgets, run, stop, bar, views)
+
+
+def _controls(fields: tuple[spec.Field, ...], values: dict[str, Any], key: str) -> list[Widget]:
+    """Parts first, as the panel's own tabs; then text boxes in full width; then the rest side by side."""
+    made: dict[str, Widget] = {}
+    wide = [f for f in fields if isinstance(f.control, Text | Tokenizers) or _is_parts(f)]
+    with gr.Group(elem_classes="tl-controls"):
+        for field in wide:
+            made[field.name] = widget(field, values[field.name], _visible(field, values), key)
+        rest = [f for f in fields if f not in wide]
+        if rest:
+            with gr.Row(elem_classes="tl-small"):
+                for field in rest:
+                    made[field.name] = widget(field, values[field.name], _visible(field, values), key)
+    widgets = [made[f.name] for f in fields]
+    for controlling in widgets:
+        _show_when(controlling, [w for w in widgets if w.field.control.when[:1] == (controlling.field.name,)])
+    return widgets
+
+
+def _is_parts(field: spec.Field) -> bool:
+    return isinstance(field.control, Choice) and field.control.style == "parts"
+
+
+def _visible(field: spec.Field, values: dict[str, Any]) -> bool:
+    when = field.control.when
+    return not when or str(values[when[0]]) in when[1:]
+
+
+def _show_when(controlling: Widget, dependent: list[Widget]) -> None:
+    """Show and hide the widgets whose control depends on the value of another."""
+    if not dependent:
+        return
+    targets = [component for w in dependent for component in (w.component, *w.extra)]
+
+    def change(value: Any) -> list[Any]:
+        return [gr.update(visible=str(value) in w.field.control.when[1:]) for w in dependent for _ in (w.component, *w.extra)]
+
+    controlling.component.change(change, controlling.component, targets, queue=False, show_progress="hidden", api_visibility="private")
+
+
+def _views(module: Any, shown: dict[str, Any], key: str) -> dict[str, gr.components.Component]:
+    """One component per field of the Result, empty ones hidden."""
+    components: dict[str, gr.components.Component] = {}
+    for name, cls in spec.result_views(module.run).items():
+        value = shown.get(name)
+        common = {"visible": value is not None, "key": f"{key}-view-{name}", "elem_id": f"view-{key}--{name}"}
+        if cls.__name__ == "Note":
+            components[name] = gr.Markdown(_markdown(value), latex_delimiters=LATEX, elem_classes="tl-doc tl-text", **common)
+        else:
+            components[name] = Drawn(cls.__name__, value, **common)
+    return components
+
+
+def _markdown(note: dict[str, Any] | None) -> str:
+    return f"### {note['title']}\n{note['text']}" if note else ""
+
+
+def _claim(entry: catalog.Entry) -> None:
+    if entry.kind == "workbench":
+        return
+    measured = measurement.stored(entry.slug)
+    with gr.Accordion("The paper's claim, measured here", open=True):
+        Drawn("claim", measured or {"note": f"Run: python -m tokenlab reproduce {entry.slug}"}, key=f"{entry.slug}-claim")
+        for i, figure in enumerate((measured or {}).get("figures", [])):
+            Drawn(figure["kind"], figure, key=f"{entry.slug}-figure-{i}")
+
+
+def _wire(entry: catalog.Entry, module: Any, widgets: list[Widget], run: Any, stop: Any, bar: Any, views: dict[str, Any]) -> None:
+    inputs = [w.component for w in widgets]
+    makers = [w for w in widgets if isinstance(w.field.control, Tokenizers)]
+    outputs = [bar, *views.values(), *(w.component for w in makers)]
+
+    def handle(*raw: Any, request: gr.Request) -> Iterator[list[Any]]:
+        values = {w.field.name: _python(value) for w, value in zip(widgets, raw, strict=True)}
+        yield from _stream(entry, module, values, views, makers, _stops.new(request.session_hash, entry.slug))
+
+    settings: dict[str, Any] = {
+        "api_visibility": "private", "concurrency_id": LANE, "concurrency_limit": 1, "trigger_mode": "always_last", "show_progress": "hidden",
+    }  # fmt: skip
+    gr.on([run.click, bar.autorun, *(w.component.input for w in widgets if _is_parts(w.field))], handle, inputs, outputs, **settings)
+    live = getattr(module, "LIVE", None)
+    if live:
+        # Quick systems answer while the user types; `always_last` skips the states in between.
+        def handle_live(*raw: Any, request: gr.Request) -> Iterator[list[Any]]:
+            values = {w.field.name: value for w, value in zip(widgets, raw, strict=True)}
+            if values[live[0]] in live[1:]:
+                yield from handle(*raw, request=request)
+
+        typed = [w.component.input for w in widgets if not _is_parts(w.field)]
+        gr.on([*typed, *(w.component.change for w in makers)], handle_live, inputs, outputs, **settings)
+
+    def halt(request: gr.Request) -> None:
+        _stops.stop(request.session_hash, entry.slug)
+
+    stop.click(halt, queue=False, api_visibility="private", show_progress="hidden")
+
+
+def _stream(
+    entry: catalog.Entry, module: Any, values: dict[str, Any], views: dict[str, Any], makers: list[Widget], stopped: threading.Event
+) -> Iterator[list[Any]]:
+    """Updates for [bar, *views, *tokenizer choices], as the run gives them. An error changes the bar alone."""
+    nothing = [gr.skip()] * (len(views) + len(makers))
+    yield [{"state": "running"}, *nothing]
+    partial = False
+    try:
+        for run in guard.answer(module, values, stopped):
+            partial = True
+            state = "now" if run.done else "running"
+            drawn = [_update(name, view, run.result.get(name)) for name, view in views.items()]
+            joined = [_join(w, values, run) for w in makers]
+            yield [_bar(entry, run.values, None, state=state, seconds=run.seconds, cached=run.cached), *drawn, *joined]
+    except UserError as error:
+        yield [{"state": "partial" if partial else "error", "problem": str(error)}, *nothing]
+
+
+def _update(name: str, component: Any, view: dict[str, Any] | None) -> Any:
+    if view is None:
+        return gr.update(visible=False, value=None)
+    value = _markdown(view) if isinstance(component, gr.Markdown) else view
+    return gr.update(visible=True, value=value)
+
+
+def _join(maker: Widget, values: dict[str, Any], run: guard.Run) -> Any:
+    """What the run has made joins the control that it names."""
+    for view in run.result.values():
+        if run.done and view and view["kind"] == "Made" and view["control"] == maker.field.name:
+            return added(list(values[maker.field.name]), view["value"], maker.field.control.most)
+    return gr.skip()
+
+
+def _title(entry: catalog.Entry) -> dict[str, Any]:
+    return {"name": entry.name, "title": entry.title if entry.kind == "system" else entry.sentence, "sentence": entry.sentence, "paper": entry.paper, "code": entry.code}
+
+
+def _bar(
+    entry: catalog.Entry, values: dict[str, Any], stored: dict[str, Any] | None, problem: str = "", *, state: str = "", seconds: float | None = None,
+    cached: bool = False, autorun: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    link = share.write(entry.slug, values)
+    return {
+        "state": state or ("stored" if stored else "none"), "made_on": stored["made_on"] if stored else None, "seconds": seconds, "cached": cached,
+        "problem": problem, "query": link.query, "left_out": link.left_out, "python": share.as_python(entry.slug, values), "slug": entry.slug,
+        "values": {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}, "autorun": autorun,
+    }  # fmt: skip
+
+
+def _python(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class _Stops:
+    """The Stop event of the latest run of each (session, panel), bounded."""
+
+    def __init__(self, most: int = 1000):
+        self.events: OrderedDict[tuple[str, str], threading.Event] = OrderedDict()
+        self.most = most
+        self.lock = threading.Lock()
+
+    def new(self, session: str | None, slug: str) -> threading.Event:
+        event = threading.Event()
+        with self.lock:
+            self.events[session or "", slug] = event
+            self.events.move_to_end((session or "", slug))
+            while len(self.events) > self.most:
+                self.events.popitem(last=False)
+        return event
+
+    def stop(self, session: str | None, slug: str) -> None:
+        with self.lock:
+            event = self.events.get((session or "", slug))
+        if event is not None:
+            event.set()
+
+
+_stops = _Stops()

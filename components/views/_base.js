@@ -1,0 +1,113 @@
+// What all views share: building elements from plain text, mounting, downloads.
+window.TL = window.TL || { views: {} };
+
+// h("td", {class: "num"}, "text", child): an element. Strings become text nodes, never markup.
+TL.h = (tag, attributes = {}, ...children) => {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return node;
+};
+
+// Draw props.value into the component now and whenever it changes. A view that fails says so in place.
+TL.mount = (kind, element, props, watch, trigger) => {
+  const draw = () => {
+    const root = element.querySelector(".tl-view");
+    if (!root) return;
+    root.replaceChildren();
+    root.dataset.kind = kind;
+    const value = props.value;
+    if (value === null || value === undefined || value === "") return;
+    try {
+      TL.views[kind](root, value, trigger);
+    } catch (error) {
+      console.error(error);
+      root.append(TL.h("p", { class: "tl-problem", role: "alert" }, "This view could not be drawn."));
+    }
+  };
+  draw();
+  watch("value", draw);
+};
+
+// The heading, the one line below it and the text alternative that every view has.
+TL.frame = (root, value, ...tools) => {
+  const id = `tl-${(TL.count = (TL.count || 0) + 1)}`;
+  const section = TL.h("section", { class: "tl-frame", "aria-labelledby": id });
+  const head = TL.h("div", { class: "tl-frame-head" }, TL.h("h3", { id }, value.title));
+  if (tools.length) head.append(TL.h("div", { class: "tl-tools" }, ...tools));
+  section.append(head);
+  if (value.note) section.append(TL.h("p", { class: "tl-note" }, value.note));
+  const body = TL.h("div", { class: "tl-frame-body" });
+  section.append(body);
+  root.append(section);
+  root.tlValue = value;
+  return body;
+};
+
+TL.button = (label, onclick, attributes = {}) => TL.h("button", { type: "button", class: "tl-button", onclick, ...attributes }, label);
+
+TL.toggle = (label, pressed, onchange) => {
+  const button = TL.button(label, () => {
+    const now = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(now));
+    onchange(now);
+  }, { "aria-pressed": String(pressed) });
+  return button;
+};
+
+TL.download = (name, text, type) => {
+  const link = TL.h("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+};
+
+TL.copy = async (text, button) => {
+  await navigator.clipboard.writeText(text);
+  const label = button.textContent;
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = label; }, 1500);
+};
+
+// The names of characters that have no shape of their own.
+TL.INVISIBLE = {
+  0x20: "·", 0x09: "⇥", 0x0a: "↵", 0x0d: "CR", 0xa0: "NBSP", 0xad: "SHY", 0x200b: "ZWSP", 0x200c: "ZWNJ", 0x200d: "ZWJ",
+  0x200e: "LRM", 0x200f: "RLM", 0x202a: "LRE", 0x202b: "RLE", 0x202c: "PDF", 0x202d: "LRO", 0x202e: "RLO",
+  0x2028: "LS", 0x2029: "PS", 0x2060: "WJ", 0x2066: "LRI", 0x2067: "RLI", 0x2068: "FSI", 0x2069: "PDI", 0x3000: "IDSP", 0xfeff: "BOM",
+};
+
+// A grapheme that cannot be seen -> its name; null for one that can.
+TL.invisibleName = (grapheme) => {
+  const names = [];
+  for (const character of grapheme) {
+    const code = character.codePointAt(0);
+    if (TL.INVISIBLE[code]) names.push(TL.INVISIBLE[code]);
+    else if (code < 32 || (code >= 127 && code < 160)) names.push("x" + code.toString(16).padStart(2, "0"));
+    else if (/\p{Cf}|\p{Zs}|\p{Cn}|\p{Co}/u.test(character)) names.push("U+" + code.toString(16).toUpperCase().padStart(4, "0"));
+    else return null; // e.g. an emoji joined by ZWJ: visible as a whole
+  }
+  return names.join(" ");
+};
+
+// Text for reading aloud or for details: whitespace and invisible characters by name.
+TL.visible = (text) => {
+  let out = "";
+  for (const character of text) {
+    const name = TL.invisibleName(character);
+    out += name === null ? character : name.length === 1 ? name : `⟨${name}⟩`;
+  }
+  return out;
+};
+
+TL.number = (value) => {
+  if (value === null || value === undefined) return "–";
+  if (typeof value !== "number") return String(value);
+  if (Number.isInteger(value)) return value.toLocaleString("en-US");
+  const size = Math.abs(value);
+  return value.toLocaleString("en-US", size >= 100 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 });
+};

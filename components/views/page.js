@@ -1,0 +1,115 @@
+// Parts of the page that are not views of a result: title, picker, run bar, claim, catalogue.
+(() => {
+  const { h } = TL;
+  const link = (slug) => `?v=1&sys=${slug}`;
+  const VERDICT = { holds: "holds", fails: "does not hold", none: "not measured" };
+
+  // The systems of a tab. value: {label, open, items: [{slug, name, sentence, live, workbench}]}
+  TL.views.picker = (root, value, trigger) => {
+    const list = h("ul", {}, value.items.map((item) => {
+      const open = item.slug === value.open;
+      if (!item.live) return h("li", { class: "later" }, h("span", { class: "tl-name" }, item.name, h("em", {}, "not built yet")), h("small", {}, item.sentence));
+      return h("li", { class: item.workbench ? "bench" : null }, h("a", {
+        href: link(item.slug), "aria-current": open ? "page" : null, title: item.sentence,
+        onclick: (event) => {
+          if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+          event.preventDefault();
+          // A panel that is already open keeps what was typed into it.
+          if (!open) trigger("choose", { slug: item.slug });
+        },
+      }, h("span", { class: "tl-name" }, item.name), item.workbench ? h("em", {}, "workbench") : null));
+    }));
+    const box = h("details", { class: "tl-picker" }, h("summary", {}, "Systems in this tab"), h("nav", { "aria-label": value.label }, list));
+    box.open = root.getBoundingClientRect().width < 400 && window.innerWidth >= 900;
+    root.append(box);
+  };
+
+  // The open panel's name. value: {name, title, sentence, paper, code, query}
+  TL.views.title = (root, value) => {
+    const links = [["Paper", value.paper], ["Code", value.code]].filter(([, url]) => url).map(([name, url]) => h("a", { href: url, target: "_blank", rel: "noopener" }, name));
+    root.append(h("div", { class: "tl-title" }, h("h2", {}, value.name), h("p", {}, value.sentence), h("p", { class: "tl-cite" }, value.title !== value.sentence ? h("cite", {}, value.title) : null, ...links)));
+  };
+
+  // What was run and what can be done with it.
+  // value: {state: stored|now|running|error, seconds, problem, query, left_out, python, slug, autorun, made_on}
+  TL.views.run_bar = (root, value, trigger) => {
+    const words = { stored: "stored run", now: "run now", running: "running", partial: "stopped early" };
+    const badge = h("span", { class: `tl-badge ${value.state}` }, words[value.state] || "not run");
+    const time = value.seconds === null || value.seconds === undefined ? "" : value.state === "stored" ? ` made on ${value.made_on}` : value.cached ? " from this server's memory" : ` ${value.seconds < 1 ? Math.round(value.seconds * 1000) + " ms" : value.seconds.toFixed(1) + " s"}`;
+    const say = h("p", { class: "tl-said", role: "status" });
+    const copyLink = TL.button("Copy link", () => { TL.copy(TL.address(value.query), copyLink); say.textContent = value.left_out; });
+    const copyPython = TL.button("Copy as Python", () => TL.copy(value.python, copyPython));
+    const save = TL.button("Download JSON", () => TL.download(`${value.slug}.json`, JSON.stringify({ system: value.slug, values: value.values, result: TL.shown(root) }, null, 1), "application/json"));
+    root.append(h("div", { class: "tl-bar" }, h("p", {}, badge, h("span", {}, time)), h("div", { class: "tl-tools" }, copyLink, copyPython, save)), say);
+    if (value.problem) root.append(h("p", { class: "tl-problem", role: "alert" }, value.problem));
+    root.dataset.state = value.problem ? "error" : value.state;
+    if (value.query && !value.problem && value.state !== "running") history.replaceState(null, "", `?${value.query}`);
+    if (value.autorun && !TL.autoran) { TL.autoran = true; setTimeout(() => trigger("autorun"), 50); }
+  };
+
+  // Inside a Space's frame the address that works everywhere is the frame's own.
+  TL.address = (query) => `${location.origin}${location.pathname}?${query}`;
+
+  // The views that the open panel shows, by the name of their field.
+  TL.shown = (bar) => {
+    const panel = bar.closest(".tl-panel") || document;
+    const result = {};
+    panel.querySelectorAll(".tl-view").forEach((view) => {
+      const field = view.closest("[id^=view-]");
+      if (field && view.tlValue) result[field.id.split("--")[1]] = view.tlValue;
+    });
+    return result;
+  };
+
+  // The paper's claim at our scale. value: a stored measurement, or null.
+  TL.views.claim = (root, value) => {
+    if (!value.claim) { root.append(h("p", { class: "tl-claim none" }, h("b", {}, "Not measured."), " ", value.note || "")); return; }
+    const n = TL.number;
+    const verdict = value.holds ? "holds" : "does not hold";
+    const bars = [["this system", value.value, true], [`${value.baseline_name} (the paper's baseline)`, value.baseline], ["random", value.random], ["full / best possible", value.full]].filter(([, v]) => v !== null && v !== undefined);
+    root.append(h("div", { class: `tl-claim ${value.holds ? "holds" : "fails"}` },
+      h("p", {}, h("b", {}, `${value.holds ? "✓" : "✗"} At our scale the claim ${verdict}. `), value.claim),
+      h("table", { class: "tl-table" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, value.metric + (value.unit ? ` [${value.unit}]` : "")), h("th", { scope: "col", class: "num" }, "value"))),
+        h("tbody", {}, bars.map(([name, v, own]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "num" }, n(v), own && value.low !== null && value.low !== undefined ? ` (${n(value.low)} to ${n(value.high)})` : ""))),
+          h("tr", {}, h("th", { scope: "row" }, `bar, set before the run (${value.direction} is better)`), h("td", { class: "num" }, n(value.bar))))),
+      h("p", {}, value.reason), h("p", { class: "tl-note" }, `The paper: ${value.paper}`),
+      h("p", { class: "tl-note" }, `n = ${n(value.n)}, seed ${value.seed}, ${n(value.seconds)} s on ${value.machine}, ${value.date}. `)));
+  };
+
+  // All systems, searchable. value: {families: [{slug, name}], items: [{slug, name, family, title, sentence, live, claim}]}
+  TL.views.catalogue = (root, value) => {
+    const search = h("input", { type: "search", id: "tl-search", placeholder: "e.g. cache, audio, merge", oninput: () => fill() });
+    const family = h("select", { id: "tl-family", onchange: () => fill() }, h("option", { value: "" }, "all families"), value.families.map((f) => h("option", { value: f.slug }, f.name)));
+    const claim = h("select", { id: "tl-claim", onchange: () => fill() }, h("option", { value: "" }, "any"), Object.entries(VERDICT).map(([key, name]) => h("option", { value: key }, name)));
+    const count = h("p", { class: "tl-note", role: "status" });
+    const list = h("ul", { class: "tl-cards" });
+    const familyName = Object.fromEntries(value.families.map((f) => [f.slug, f.name]));
+    const matches = (item) => {
+      const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const text = `${item.name} ${item.title} ${item.sentence} ${item.slug} ${familyName[item.family]}`.toLowerCase();
+      return words.every((word) => text.includes(word)) && (!family.value || item.family === family.value) && (!claim.value || item.claim === claim.value);
+    };
+    const fill = () => {
+      const found = value.items.filter(matches);
+      count.textContent = `${found.length} of ${value.items.length}, ${found.filter((item) => item.live).length} of them live`;
+      list.replaceChildren(...found.map((item) => h("li", { class: item.live ? "live" : "later" },
+        h("h3", {}, item.live ? h("a", { href: link(item.slug) }, item.name) : item.name), h("p", {}, item.sentence),
+        h("p", { class: "tl-cite" }, `${familyName[item.family]} · ${item.workbench ? "workbench" : item.live ? `claim: ${VERDICT[item.claim]}` : "not built yet"}`,
+          item.paper ? h("a", { href: item.paper, target: "_blank", rel: "noopener" }, "Paper") : null))));
+    };
+    root.append(h("form", { class: "tl-filters", onsubmit: (event) => event.preventDefault() },
+      h("label", { for: "tl-search" }, "Search ", search), h("label", { for: "tl-family" }, "Family ", family), h("label", { for: "tl-claim" }, "Claim ", claim)), count, list);
+    fill();
+  };
+})();
+
+// The top of the page, with the switch between light and dark. value: {title, sentence}
+TL.views.header = (root, value) => {
+  const { h } = TL;
+  const name = () => (document.body.classList.contains("dark") ? "Light" : "Dark");
+  const theme = TL.button(name(), () => { document.body.classList.toggle("dark"); theme.textContent = name(); }, { class: "tl-button tl-theme", "aria-label": "Switch between light and dark" });
+  root.append(h("header", { class: "tl-header" }, h("h1", {}, value.title), h("p", {}, value.sentence), theme));
+};
+
+// One sentence about something that did not work.
+TL.views.problem = (root, value) => root.append(TL.h("p", { class: "tl-problem", role: "alert" }, value));

@@ -1,0 +1,58 @@
+"""All limits, in one table. Everything a user sends is held against these before any work starts."""
+
+from __future__ import annotations
+
+import re
+
+from tokenlab.errors import UserError
+
+TEXT_CHARACTERS = 200_000  # one text box
+WORD_CHARACTERS = 20_000  # one run of text without white space: BPE encoders are quadratic in it
+STRIP_TOKENS = 20_000  # tokens of all rows together that a token strip carries; the counts go on
+FILE_BYTES = 20_000_000  # an uploaded tokenizer or text file
+VOCABULARY = 300_000  # entries of an uploaded tokenizer
+TRAINING_CHARACTERS = 2_000_000  # text for a tokenizer trained in the page
+TRAINED_VOCABULARY = 20_000  # entries of a tokenizer trained in the page
+TOKENIZERS = 6  # compared at once
+LINK_STATE_BYTES = 2_048  # the `s` part of a shareable link
+LINK_JSON_BYTES = 65_536  # what that part may unpack to
+CHILD_SECONDS = 10.0  # one request to the child process that holds an untrusted file
+CHILD_MEMORY_BYTES = 3_000_000_000  # address space of that child
+RUN_SECONDS = 60.0  # any run, unless the module sets SECONDS
+CACHE_RESULTS = 64  # finished runs kept in memory
+CACHE_BYTES = 64_000_000  # and their size as JSON
+
+# White space, and the punctuation of scripts that write none.
+_BREAK = re.compile("[\\s\u3000-\u303f\uff01-\uff65\u0964\u0965\u1362\u104a\u104b\u17d4]+")
+
+
+def check_text(text: str, *, name: str = "The text", characters: int = TEXT_CHARACTERS) -> str:
+    """`text` itself, or UserError: too long, an endless word, or not encodable as UTF-8."""
+    if len(text) > characters:
+        raise UserError(f"{name} has {len(text):,} characters; please shorten it to at most {characters:,}.")
+    check_unicode(text, name)
+    longest = _longest_word(text)
+    if longest > WORD_CHARACTERS:
+        raise UserError(
+            f"{name} has a run of {longest:,} characters without a space; "
+            f"please break it into pieces of at most {WORD_CHARACTERS:,}."
+        )
+    return text
+
+
+def check_unicode(text: str, name: str = "The text") -> None:
+    """UserError when `text` holds a lone surrogate, which no UTF-8 encoder accepts."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise UserError(
+            f"{name} holds half a character (the lone surrogate U+{code:04X} at position {error.start}); "
+            "please delete it."
+        ) from None
+
+
+def _longest_word(text: str) -> int:
+    if len(text) <= WORD_CHARACTERS:
+        return 0
+    return max(map(len, _BREAK.split(text)), default=0)

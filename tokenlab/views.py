@@ -1,0 +1,258 @@
+"""The vocabulary of outputs: plain data with a title, a text alternative and a JSON form.
+
+A system's Result is a dataclass whose fields are views (or `View | None`); the user sees them in
+that order. A new kind of view is a deliberate act: one dataclass here, one file in components/views.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """title: the heading; note: one line below it, e.g. how to read the picture."""
+
+    title: str
+    note: str = ""
+
+    def alt(self) -> str:
+        """The same content as one or two sentences, for a screen reader."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note(View):
+    """A short text in Markdown. Text of users goes into the other views, never in here."""
+
+    text: str
+
+    def alt(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class StripRow:
+    """One tokenizer's cuts. Token k covers bytes starts[k]:ends[k] of the strip's text (UTF-8).
+
+    ids: -1 where there is no id. pieces: token number -> hex of the vocabulary's own bytes, only
+    where they differ from the bytes of the text. marks: per token, 0 (plain) or 1 + index into the
+    strip's `legend`. shades: per token 0..1, drawn as opacity. details: token number -> one more line.
+    total: tokens in the whole text when the strip shows only its beginning."""
+
+    name: str
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+    ids: tuple[int, ...] = ()
+    pieces: dict[int, str] = field(default_factory=dict)
+    marks: tuple[int, ...] = ()
+    shades: tuple[float, ...] = ()
+    details: dict[int, str] = field(default_factory=dict)
+    total: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenStrip(View):
+    """Rows of tokens on one grapheme grid: one row is a strip, several are a comparison.
+
+    graphemes: the user-perceived characters whose concatenation is the text.
+    disagreements: mark the places that only some rows cut."""
+
+    graphemes: tuple[str, ...]
+    rows: tuple[StripRow, ...]
+    legend: tuple[str, ...] = ()
+    disagreements: bool = True
+
+    def alt(self) -> str:
+        counts = ", ".join(f"{row.name} {row.total or len(row.starts)} tokens" for row in self.rows)
+        return f"{self.title}: {len(self.graphemes)} characters; {counts}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay(View):
+    """A strip whose cuts change step by step.
+
+    units: what the text is cut into before the first step (graphemes, or the parts of one);
+    steps: labels, steps[0] is the start; events: (step, unit, cut): from `step` on there is
+    (1) or is not (0) a cut before `unit`. Before step 0 every unit stands alone."""
+
+    units: tuple[str, ...]
+    steps: tuple[str, ...]
+    events: tuple[tuple[int, int, int], ...]
+
+    def alt(self) -> str:
+        return f"{self.title}: {len(self.units)} units, {len(self.steps) - 1} steps from {self.steps[0]} to {self.steps[-1]}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(View):
+    """Rows of text and numbers. columns: heading with its unit in brackets; help: heading -> definition.
+
+    marks: row number -> a word shown as a label in front (never colour alone)."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    help: dict[str, str] = field(default_factory=dict)
+    marks: dict[int, str] = field(default_factory=dict)
+
+    def alt(self) -> str:
+        return f"{self.title}: a table of {len(self.rows)} rows with {', '.join(self.columns)}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars(View):
+    """Bars per category. series: name -> one value per category; low and high: the ends of an interval.
+
+    stacked: shares that add up; horizontal: long category names."""
+
+    categories: tuple[str, ...]
+    series: dict[str, tuple[float | None, ...]]
+    x: str
+    y: str
+    low: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    high: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    stacked: bool = False
+    horizontal: bool = False
+
+    def alt(self) -> str:
+        parts = []
+        for name, values in self.series.items():
+            known = [(v, c) for v, c in zip(values, self.categories, strict=True) if v is not None]
+            if known:
+                (least, where_least), (most, where_most) = min(known), max(known)
+                parts.append(f"{name} from {least:.3g} ({where_least}) to {most:.3g} ({where_most})")
+        return f"{self.title}: {self.y} by {self.x}; {'; '.join(parts)}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One curve. low and high: an interval around y; points: markers without a line; labels: per point."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    points: bool = False
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines(View):
+    """Curves over a common axis; axis names carry their unit in brackets."""
+
+    series: tuple[Series, ...]
+    x: str
+    y: str
+    log_x: bool = False
+    log_y: bool = False
+    reverse_y: bool = False
+
+    def alt(self) -> str:
+        parts = []
+        for s in self.series:
+            ys = [y for y in s.y if y is not None]
+            if ys:
+                parts.append(f"{s.name} from {ys[0]:.3g} to {ys[-1]:.3g}")
+        return f"{self.title}: {self.y} against {self.x}; {'; '.join(parts)}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatMap(View):
+    """A matrix. values[r][c] belongs to rows[r] and columns[c]; None is left blank."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    x: str
+    y: str
+    unit: str = ""
+
+    def alt(self) -> str:
+        known = [
+            (v, r, c)
+            for r, line in zip(self.rows, self.values, strict=True)
+            for c, v in zip(self.columns, line, strict=True)
+            if v is not None
+        ]
+        if not known:
+            return f"{self.title}: an empty matrix."
+        least, most = min(known), max(known)
+        return (
+            f"{self.title}: {self.y} by {self.x}; lowest {least[0]:.3g} at {least[1]}, {least[2]}; "
+            f"highest {most[0]:.3g} at {most[1]}, {most[2]}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node of a Tree; children from left to right."""
+
+    text: str
+    note: str = ""
+    children: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree(View):
+    """A tree drawn from its root, e.g. the merges that build a token."""
+
+    root: Node
+
+    def alt(self) -> str:
+        return f"{self.title}: {_spoken(self.root)}."
+
+
+def _spoken(node: Node) -> str:
+    if not node.children:
+        return node.text
+    return f"{node.text} from ({' and '.join(_spoken(child) for child in node.children)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made(View):
+    """Something a run has made: a file to take away, and a value that joins a control of the panel.
+
+    control: the control's name; value: what is added to it; label: what the user reads there;
+    filename and content: the download (text)."""
+
+    control: str
+    value: str
+    label: str
+    filename: str
+    content: str
+
+    def alt(self) -> str:
+        return f"{self.title}: {self.label}, to download as {self.filename}."
+
+
+KINDS: dict[str, type[View]] = {
+    cls.__name__: cls for cls in (Note, TokenStrip, Replay, Table, Bars, Lines, HeatMap, Tree, Made)
+}
+
+
+def to_json(view: View) -> dict[str, Any]:
+    """The view as JSON-ready data, with its `kind` and its text alternative; NaN becomes null."""
+    return {"kind": type(view).__name__, "alt": view.alt(), **_plain(dataclasses.asdict(view))}
+
+
+def result_to_json(result: Any) -> dict[str, Any]:
+    """A Result dataclass as {field: view as JSON, or null}."""
+    views = ((f.name, getattr(result, f.name)) for f in dataclasses.fields(result))
+    return {name: None if view is None else to_json(view) for name, view in views}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item"):  # a NumPy scalar
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
