@@ -50,7 +50,7 @@ def _controls(fields: tuple[spec.Field, ...], values: dict[str, Any], key: str) 
     """Parts first, as the panel's own tabs; then text boxes in full width; then the rest side by side."""
     made: dict[str, Widget] = {}
     wide = [f for f in fields if isinstance(f.control, Text | Tokenizers) or _is_parts(f)]
-    with gr.Group(elem_classes="tl-controls"):
+    with gr.Column(elem_classes="tl-controls"):
         for field in wide:
             made[field.name] = widget(field, values[field.name], _visible(field, values), key)
         rest = [f for f in fields if f not in wide]
@@ -117,21 +117,22 @@ def _wire(entry: catalog.Entry, module: Any, widgets: list[Widget], run: Any, st
     makers = [w for w in widgets if isinstance(w.field.control, Tokenizers)]
     outputs = [bar, *views.values(), *(w.component for w in makers)]
 
-    def handle(*raw: Any, request: gr.Request) -> Iterator[list[Any]]:
+    def handle(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
         values = {w.field.name: _python(value) for w, value in zip(widgets, raw, strict=True)}
         yield from _stream(entry, module, values, views, makers, _stops.new(request.session_hash, entry.slug))
 
     settings: dict[str, Any] = {
         "api_visibility": "private", "concurrency_id": LANE, "concurrency_limit": 1, "trigger_mode": "always_last", "show_progress": "hidden",
     }  # fmt: skip
-    gr.on([run.click, bar.autorun, *(w.component.input for w in widgets if _is_parts(w.field))], handle, inputs, outputs, **settings)
+    gr.on([run.click, *(w.component.input for w in widgets if _is_parts(w.field))], handle, inputs, outputs, **settings)
+    bar.autorun(handle, inputs, outputs, **settings)  # a script's own event; gr.on takes only built-in ones
     live = getattr(module, "LIVE", None)
     if live:
         # Quick systems answer while the user types; `always_last` skips the states in between.
-        def handle_live(*raw: Any, request: gr.Request) -> Iterator[list[Any]]:
+        def handle_live(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
             values = {w.field.name: value for w, value in zip(widgets, raw, strict=True)}
             if values[live[0]] in live[1:]:
-                yield from handle(*raw, request=request)
+                yield from handle(request, *raw)
 
         typed = [w.component.input for w in widgets if not _is_parts(w.field)]
         gr.on([*typed, *(w.component.change for w in makers)], handle_live, inputs, outputs, **settings)

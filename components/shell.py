@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,14 @@ import plotly
 from components import api, share
 from components.panel import panel
 from components.views import Drawn, script
-from tokenlab import catalog, measurement
+from tokenlab import catalog, measurement, spec
+from tokenlab.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 TITLE = "TokenLab"
 SENTENCE = "See how text, pictures and sound become tokens: 67 published systems, run live and side by side on your own input."
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 def build() -> gr.Blocks:
@@ -25,48 +30,70 @@ def build() -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
         Drawn("header", {"title": TITLE, "sentence": SENTENCE}, elem_id="tl-header")
         notice = Drawn("problem", None)
-        opened: dict[str, gr.State] = {}
         with gr.Tabs(elem_id="tl-tabs") as tabs:
             for family in catalog.families():
                 with gr.Tab(family.name, id=family.slug) as tab:
-                    opened[family.slug] = _family(family, tab)
+                    _family(family, tab)
             with gr.Tab("Catalogue", id="catalogue") as tab:
                 _catalogue(tab)
-        demo.load(
-            _arrive, None, [tabs, notice, *opened.values()], queue=False, show_progress="hidden", api_visibility="private"
-        )
+        demo.load(_arrive, None, [tabs, notice], **QUIET)
         api.publish_all()
     return demo
 
 
-def _family(family: catalog.Family, tab: gr.Tab) -> gr.State:
-    """One tab. The State holds what is open in it: {slug, values, problem}, or None before it is first seen."""
+def _family(family: catalog.Family, tab: gr.Tab) -> None:
+    """One tab: the picker, and the panel that is open in it.
+
+    `opened` holds what is open as JSON {slug, values, problem}; its change draws the panel. It lives in the
+    browser and not in a gr.State, whose changes before the page has settled are lost."""
     entries = catalog.of_family(family.slug)
-    opened = gr.State(None)
+    opened = gr.Textbox("", visible="hidden")
     with gr.Row(elem_classes="tl-columns"):
         with gr.Column(scale=0, min_width=230, elem_classes="tl-side"):
-            picker = Drawn("picker", _picker(family, ""), key=f"picker-{family.slug}")
+            picker = Drawn("picker", _picker(family, ""))
         with gr.Column(scale=1, min_width=300, elem_classes="tl-main"):
             gr.Markdown(family.sentence, elem_classes="tl-family")
 
-            @gr.render(inputs=[opened], triggers=[opened.change], queue=False, show_progress="hidden")
-            def render(state: dict[str, Any] | None) -> None:
-                if state:
-                    panel(catalog.find(state["slug"]), state["values"], state["problem"])
+            @gr.render(inputs=[opened], triggers=[opened.change], concurrency_limit=None, show_progress="hidden")
+            def render(state: str) -> None:
+                asked = _asked(state)
+                if asked and catalog.find(asked.slug) in entries:
+                    panel(catalog.find(asked.slug), asked.values, asked.problem)
 
-    def choose(event: gr.EventData) -> Any:
-        entry = catalog.find(str(getattr(event, "slug", "")))
-        return {"slug": entry.slug, "values": {}, "problem": ""} if entry.live and entry in entries else gr.skip()
+    def open_panel(asked: share.Opened) -> list[Any]:
+        return [json.dumps(dataclasses.asdict(asked)), _picker(family, asked.slug)]
 
-    def first(state: dict[str, Any] | None) -> Any:
-        live = [entry for entry in entries if entry.live]
-        return gr.skip() if state or not live else {"slug": live[0].slug, "values": {}, "problem": ""}
+    def choose(event: gr.EventData) -> list[Any]:
+        slug = str(getattr(event, "slug", ""))
+        live = [entry.slug for entry in entries if entry.live]
+        return open_panel(share.Opened(slug, {})) if slug in live else [gr.skip(), gr.skip()]
 
-    quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    picker.choose(choose, None, opened, **quiet)
-    tab.select(first, opened, opened, **quiet)
-    opened.change(lambda state: _picker(family, state["slug"] if state else ""), opened, picker, **quiet)
-    return opened
+    def first(state: str, search: str, initial: bool) -> list[Any]:
+        """The tab was selected: open what the page's address asks for, else the first live panel, unless one is open."""
+        asked = share.read(dict(urllib.parse.parse_qsl(str(search)[1:])))
+        live = [entry.slug for entry in entries if entry.live]
+        if asked and asked.slug in live and not state:
+            return open_panel(asked)
+        elsewhere = initial and asked is not None and asked.slug != "" and asked.slug not in [e.slug for e in entries]
+        if state or not live or elsewhere:
+            return [gr.skip(), gr.skip()]
+        return open_panel(share.Opened(live[0], {}))
+
+    picker.choose(choose, None, [opened, picker], **QUIET)
+    # The first select comes with the page itself; only then may the address point to another tab.
+    js = "(state) => { const initial = !TL.entered; TL.entered = true; return [state, TL.asked, initial]; }"
+    address, initial = gr.Textbox(visible="hidden"), gr.Checkbox(visible="hidden")
+    tab.select(first, [opened, address, initial], [opened, picker], js=js, **QUIET)
+
+
+def _asked(state: str) -> share.Opened | None:
+    """`state` comes from the browser, so it is checked like a link."""
+    try:
+        asked = share.Opened(**json.loads(state))
+        entry = catalog.find(asked.slug)
+        return share.Opened(entry.slug, spec.check(entry.module().run, asked.values), str(asked.problem)[:500])
+    except (UserError, ValueError, TypeError):
+        return None
 
 
 def _picker(family: catalog.Family, slug: str) -> dict[str, Any]:
@@ -79,7 +106,7 @@ def _picker(family: catalog.Family, slug: str) -> dict[str, Any]:
 
 def _catalogue(tab: gr.Tab) -> None:
     cards = Drawn("catalogue", None)
-    tab.select(_cards, None, cards, queue=False, show_progress="hidden", api_visibility="private")
+    tab.select(_cards, None, cards, **QUIET)
 
 
 def _cards() -> dict[str, Any]:
@@ -98,20 +125,14 @@ def _cards() -> dict[str, Any]:
 
 
 def _arrive(request: gr.Request) -> list[Any]:
-    """What the address asks for: the tab, the panel, its values; without a link the first live panel."""
+    """Turn to the tab that the address asks for; say what is wrong with an address that names no live system."""
     asked = share.read(dict(request.query_params))
-    notice = None
-    if asked is None or not asked.slug:
-        notice = asked.problem if asked else None
-        first = catalog.live()[0]
-        asked = share.Opened(first.slug, {})
+    if asked is None:
+        return [gr.skip(), None]
+    if not asked.slug:
+        return [gr.skip(), asked.problem]
     entry = catalog.find(asked.slug)
-    problem = asked.problem
-    if not entry.live:
-        notice, problem = asked.problem, ""
-    state = {"slug": entry.slug, "values": asked.values, "problem": problem} if entry.live else None
-    states = [state if family.slug == entry.family else None for family in catalog.families()]
-    return [gr.Tabs(selected=entry.family), notice, *states]
+    return [gr.Tabs(selected=entry.family), None if entry.live else asked.problem]
 
 
 def theme() -> gr.themes.Base:

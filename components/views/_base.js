@@ -1,5 +1,6 @@
 // What all views share: building elements from plain text, mounting, downloads.
-window.TL = window.TL || { views: {} };
+// `asked` is the address that the page was opened with; panels write theirs into it later.
+window.TL = window.TL || { views: {}, asked: location.search };
 
 // h("td", {class: "num"}, "text", child): an element. Strings become text nodes, never markup.
 TL.h = (tag, attributes = {}, ...children) => {

@@ -44,7 +44,8 @@
     };
     const head = h("tr", {}, columns.map((name, c) => h("th", { scope: "col", class: isNumber[c] ? "num" : null, "aria-sort": "none" }, h("button", { type: "button", onclick: () => sort(c), title: help[name] || "Sort by this column" }, name))));
     fill();
-    const definitions = columns.filter((name) => help[name]);
+    // `help` explains headings of columns or of rows.
+    const definitions = [...columns, ...rows.map((row) => row[0])].filter((name) => help[name]);
     return h("div", {},
       h("div", { class: "tl-scroll", tabindex: "0", role: "region", "aria-label": label }, h("table", { class: "tl-table" }, h("thead", {}, head), body)), more,
       definitions.length ? h("details", { class: "tl-definitions" }, h("summary", {}, "What the columns mean"), h("dl", {}, definitions.map((name) => [h("dt", {}, name), h("dd", {}, help[name])]))) : null);

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from tokenlab import views
 from tokenlab.errors import UserError
-from tokenlab.text import metrics
+from tokenlab.text import metrics, samples, sources
 from tokenlab.text.tokenization import Kind, Tokenization, graphemes
 
 
@@ -137,6 +138,15 @@ def test_open_vocabulary():
     assert n.round_trip is None
 
 
+@given(st.lists(st.sampled_from(["a", "\0", "a\0", "é", "1234567", "12345678", "123456789", ""])))
+def test_tokens_without_ids_are_told_apart_by_their_bytes(parts):
+    text = "".join(parts)
+    ends = np.cumsum([0, *(len(part.encode()) for part in parts)])
+    tokenization = spans(*zip(ends[:-1], ends[1:], strict=True))
+    counts = metrics.token_counts(metrics.text_facts(text), Characters(), tokenization)
+    assert sorted(counts) == sorted(Counter(parts).values())
+
+
 def test_open_vocabulary_that_drops_text_is_no_round_trip():
     facts = metrics.text_facts("a b")
     assert metrics.round_trip(facts, Characters(), spans((0, 1), (2, 3))) is False
@@ -170,7 +180,7 @@ def test_lone_surrogate_is_a_users_error():
 
 
 def test_words_are_trimmed_of_punctuation_only():
-    facts = metrics.text_facts('«Äh», (well-known) — C++!')
+    facts = metrics.text_facts("«Äh», (well-known) — C++!")
     data = facts.text.encode()
     words = [data[s:e].decode() for s, e in zip(facts.word_starts, facts.word_ends, strict=True)]
     assert words == ["Äh", "well-known", "C++"]
@@ -195,7 +205,6 @@ def test_facts_agree_with_python(text):
     assert facts.bytes == len(text.encode())
     assert facts.words == len(text.split())
     assert len(facts.word_starts) <= facts.words
-    assert metrics.byte_offsets(text).tolist() == [len(text[:i].encode()) for i in range(len(text) + 1)]
     data = text.encode()
     for start, end in zip(facts.word_starts, facts.word_ends, strict=True):
         assert len(data[start:end].decode().split()) == 1
@@ -266,3 +275,34 @@ def test_agreement_view():
     view = metrics.agreement_view(["a", "b"], np.array([[1, 1 / 3], [1 / 3, 1]]))
     assert view.values == ((1.0, 0.3333), (0.3333, 1.0))
     assert "lowest 0.333 at a, b" in view.alt()
+
+
+@pytest.mark.parametrize("sample", ["showcase", "mixed", "code"])
+def test_real_tokenizers(sample):
+    text = samples.text(sample)
+    facts = metrics.text_facts(text)
+    refs = ("mistral-v3", "tekken-240911", "bytes", "characters", "words")
+    tokenizers = [sources.load(ref) for ref in refs]
+    cut = [tokenizer.encode(text) for tokenizer in tokenizers]
+    numbers = {
+        ref: metrics.measure(facts, tokenizer, tokenization, 1.0)
+        for ref, tokenizer, tokenization in zip(refs, tokenizers, cut, strict=True)
+    }
+    for n in numbers.values():
+        assert n.round_trip is not False and n.unknown_tokens == 0
+        assert n.tokens * n.bytes_per_token == pytest.approx(len(text.encode()))
+        assert 0 < n.renyi_observed <= 1
+    assert numbers["bytes"].bytes_per_token == 1 and numbers["characters"].graphemes_per_token == 1
+    assert numbers["words"].words_whole > numbers["tekken-240911"].words_whole > numbers["bytes"].words_whole
+    assert (np.diag(metrics.agreement(cut, facts.bytes)) == 1).all()
+
+
+def test_a_real_tokenizer_agrees_with_tokenization_scorer():
+    scorer = pytest.importorskip("tokenization_scorer")
+    tokenizer = sources.load("tekken-240911")
+    text = samples.text("story")
+    ids = " ".join(map(str, tokenizer.encode(text).ids))
+    ours = measured(text, tokenizer)
+    assert ours.renyi == pytest.approx(scorer.score([ids], metric="renyi", power=2.5, vocab=ours.vocabulary))
+    assert ours.renyi_observed == pytest.approx(scorer.score([ids], metric="renyi", power=2.5))
+    assert ours.tokens == -scorer.score([ids], metric="seq_len")

@@ -1,0 +1,98 @@
+"""Links carry the state, are checked like any input, and never raise."""
+
+import base64
+import json
+import zlib
+
+import pytest
+
+from components import share
+from tokenlab import catalog, limits, spec
+
+LIVE = [entry.slug for entry in catalog.live()]
+
+
+def defaults(slug):
+    return spec.check(catalog.find(slug).module().run, {})
+
+
+def opened(query):
+    return share.read(dict(pair.split("=", 1) for pair in query.split("&")))
+
+
+def packed(state):
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(state).encode())).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("slug", LIVE)
+def test_the_default_link_is_short_and_comes_back(slug):
+    link = share.write(slug, defaults(slug))
+    assert link == share.Link(f"v=1&sys={slug}")
+    assert opened(link.query) == share.Opened(slug, defaults(slug))
+
+
+def test_changed_values_travel():
+    values = defaults("compare-tokenizers") | {"text": "<img onerror=alert(1)> שלום 👩‍👩‍👧", "tokenizers": ("bytes", "words"), "attack": True}
+    link = share.write("compare-tokenizers", values)
+    assert link.left_out == "" and opened(link.query).values == values
+
+
+def test_long_text_is_left_out_and_said():
+    noise = base64.b64encode(bytes(range(256)) * 12 + b"".join(bytes([i * j % 251]) for i in range(99) for j in range(60))).decode()
+    text = " ".join(noise[i : i + 50] for i in range(0, len(noise), 50))
+    values = defaults("compare-tokenizers") | {"text": text, "attack": True}
+    link = share.write("compare-tokenizers", values)
+    assert "Your text is longer than a link can carry" in link.left_out
+    assert opened(link.query).values == defaults("compare-tokenizers") | {"attack": True}
+    assert len(link.query) <= limits.LINK_STATE_BYTES + 40
+
+
+def test_uploads_stay_behind_and_that_is_said():
+    values = defaults("compare-tokenizers") | {"tokenizers": ("bytes", "words", "file:0123456789abcdef")}
+    link = share.write("compare-tokenizers", values)
+    assert "uploaded file" in link.left_out
+    assert opened(link.query).values["tokenizers"] == ("bytes", "words")
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("v=1&sys=nonsense", "no system called 'nonsense'"),
+        ("v=1&sys=h2o", "not built yet"),
+        ("v=9&sys=compare-tokenizers", "another version"),
+        ("sys=compare-tokenizers", "another version"),
+        ("v=1&sys=compare-tokenizers&s=%%%", "damaged"),
+        ("v=1&sys=compare-tokenizers&s=" + "A" * 10_000, "longer than"),
+        ("v=1&sys=compare-tokenizers&s=" + packed([1, 2]), "damaged"),
+        ("v=1&sys=compare-tokenizers&s=" + packed({"text": "x"})[:-6], "damaged"),
+        ("v=1&sys=compare-tokenizers&s=" + packed({"price": -5}), "outside"),
+        ("v=1&sys=compare-tokenizers&s=" + packed({"colour": "red"}), "no setting 'colour'"),
+        ("v=1&sys=compare-tokenizers&s=" + packed({"tokenizers": ["bytes"]}), "2 to 6"),
+        ("v=1&sys=compare-tokenizers&s=" + packed({"text": "a\ud800"}), "surrogate"),
+        ("v=1&sys=compare-tokenizers&s=" + packed({"made": [1]}), "recipes"),
+        ("v=1&sys=compare-tokenizers&s=" + packed({"made": {"trained:0": {"algorithm": "magic"}}}), "settings in this link"),
+        ("v=1&sys=compare-tokenizers&s=" + packed({"text": "a" * 70_000}), "damaged"),
+        ("v=1&sys=<script>alert(1)</script>", "no system called"),
+    ],
+)
+def test_a_bad_link_opens_with_one_sentence(query, says):
+    result = opened(query)
+    assert says in result.problem and result.values == {} and "\n" not in result.problem
+
+
+def test_no_link_is_no_problem():
+    assert share.read({}) is None and share.read({"__theme": "dark"}) is None
+
+
+@pytest.mark.parametrize("slug", LIVE)
+def test_the_python_snippet_runs_the_same_call(slug):
+    entry = catalog.find(slug)
+    snippet = share.as_python(slug, defaults(slug))
+    compile(snippet, "snippet", "exec")
+    package, module = entry.module_name.rsplit(".", 1)
+    assert snippet == f"from {package} import {module}\n\nresult = {module}.run()\n"
+
+
+def test_the_python_snippet_holds_what_changed():
+    snippet = share.as_python("compare-tokenizers", defaults("compare-tokenizers") | {"text": 'say "hi"\n', "attack": True})
+    assert snippet.count("\n    ") == 2 and "attack=True" in snippet and repr('say "hi"\n') in snippet

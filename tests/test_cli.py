@@ -1,0 +1,90 @@
+"""python -m tokenlab, as a user types it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tokenlab import catalog
+
+ROOT = Path(__file__).parent.parent
+
+
+def tokenlab(*arguments):
+    return subprocess.run([sys.executable, "-m", "tokenlab", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_list_as_json():
+    done = tokenlab("list", "--json")
+    rows = json.loads(done.stdout)
+    assert len(rows) == 72 and done.returncode == 0
+    assert all(list(row) == ["slug", "kind", "family", "live", "claim"] for row in rows)
+    row = next(row for row in rows if row["slug"] == "data-mixture")
+    assert row["live"] and list(row["claim"]) == ["metric", "value", "baseline", "bar", "holds", "seed", "n", "seconds"]
+    assert next(row for row in rows if row["slug"] == "h2o")["kind"] == "system"
+
+
+def test_run_with_settings_as_json():
+    done = tokenlab("run", "compare-tokenizers", "--set", "text=a é", "--set", "tokenizers=bytes,characters", "--json")
+    strip = json.loads(done.stdout)["strip"]
+    assert strip["graphemes"] == ["a", " ", "é"]
+    assert [row["ends"] for row in strip["rows"]] == [[1, 2, 3, 4], [1, 2, 4]]
+
+
+def test_run_on_files_of_ones_own(tmp_path):
+    (tmp_path / "text.txt").write_text("ab abc", "utf-8")
+    (tmp_path / "mine.json").write_text((Path(__file__).parent / "text" / "toy_tokenizer.json").read_text("utf-8"), "utf-8")
+    done = tokenlab(
+        "run", "compare-tokenizers", "--set", f"text=@{tmp_path}/text.txt", "--set", f"tokenizers=bytes,{tmp_path}/mine.json", "--json"
+    )
+    assert [len(row["starts"]) for row in json.loads(done.stdout)["strip"]["rows"]] == [6, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "nonsense"), "no system called 'nonsense'"),
+        (("run", "h2o"), "not built yet"),
+        (("run", "compare-tokenizers", "--set", "text"), "name=value"),
+        (("run", "compare-tokenizers", "--set", "depth=3"), "no setting 'depth'"),
+        (("run", "compare-tokenizers", "--set", "text=@/no/such/file"), "could not be read"),
+        (("reproduce", "compare-tokenizers"), "makes no claim"),
+        (("reproduce",), "Name one system"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, says):
+    done = tokenlab(*arguments)
+    assert done.returncode == 2 and done.stdout == ""
+    assert says in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+class Measured:
+    """Stands in for a system whose claim has stopped holding."""
+
+    def __init__(self, holds):
+        self.holds = holds
+
+    def measure(self, seed=0):
+        from tokenlab.measurement import Measurement
+
+        return Measurement(
+            claim="c", metric="m", unit="", value=1.0, baseline_name="b", baseline=0.0, bar=2.0, direction="higher",
+            holds=self.holds, reason="r", paper="p", n=2, seed=seed, seconds=0.1,
+        )  # fmt: skip
+
+
+def test_reproduce_fails_when_a_claim_no_longer_holds(monkeypatch, tmp_path):
+    from tokenlab import cli, measurement
+    from tokenlab.errors import UserError
+
+    monkeypatch.setattr(measurement, "RESULTS", tmp_path)
+    monkeypatch.setattr(catalog.Entry, "module", lambda self: Measured(self.name == "good"))
+    entry = catalog.find("data-mixture")
+    monkeypatch.setattr(catalog, "find", lambda slug: entry)
+    measurement.store("data-mixture", Measured(True).measure())
+    with pytest.raises(UserError, match="no longer does: data-mixture"):
+        cli.reproduce("data-mixture")
+    assert measurement.stored("data-mixture")["holds"] is False
+    cli.reproduce("data-mixture")  # it is recorded as not holding now, so this is no failure

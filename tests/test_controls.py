@@ -1,0 +1,76 @@
+"""Controls check what a link, the command line or an endpoint hands them."""
+
+import math
+
+import pytest
+
+from tokenlab.controls import Choice, Choices, Number, Seed, Slider, Switch, Text, Tokenizers
+from tokenlab.errors import UserError
+
+BUDGET = Slider("Budget", minimum=0.05, maximum=1.0, step=0.05)
+LAYERS = Slider("Layers", minimum=1, maximum=12, step=1)
+MODE = Choice("Mode", options=("full", "local"))
+
+
+@pytest.mark.parametrize(
+    ("control", "given", "value"),
+    [
+        (Text("Prompt"), "héllo", "héllo"),
+        (BUDGET, 0.2, 0.2),
+        (BUDGET, "0.2", 0.2),
+        (LAYERS, 3.0, 3),
+        (Number("Price"), 2, 2.0),
+        (Seed(), "7", 7),
+        (Switch("On"), True, True),
+        (Switch("On"), "false", False),
+        (MODE, "local", "local"),
+        (Choices("Which", options=("a", "b", "c")), ["c", "a", "c"], ("c", "a")),
+        (Choices("Which", options=("a", "b", "c")), "a, b", ("a", "b")),
+        (Tokenizers("Tokenizers"), ["bytes", "words", "bytes"], ("bytes", "words")),
+    ],
+)
+def test_good_values_come_back_in_their_type(control, given, value):
+    checked = control.check(given)
+    assert checked == value and type(checked) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("control", "given", "says"),
+    [
+        (Text("Prompt"), 3, "Prompt"),
+        (Text("Prompt", characters=5), "123456", "6 characters"),
+        (Text("Prompt"), "a\ud800b", "U+D800"),
+        (Text("Prompt"), "a" * 100_000, "without a space"),
+        (BUDGET, 1.5, "outside 0.05 to 1"),
+        (BUDGET, math.nan, "finite"),
+        (BUDGET, "much", '"much" is not a number'),
+        (BUDGET, True, "number"),
+        (Seed(), 1.5, "whole number"),
+        (Seed(), -1, "whole number"),
+        (Switch("On"), "perhaps", "true or false"),
+        (MODE, "sideways", '"sideways" is not one of full, local'),
+        (MODE, ["full"], "is not one of"),
+        (Choices("Which", options=("a",)), ["z"], '"z" is not one of'),
+        (Choices("Which", options=("a",)), [], "at least 1"),
+        (Choices("Which", options=("a",)), {"a": 1}, "list of names"),
+        (Tokenizers("Tokenizers"), ["bytes"], "2 to 6"),
+        (Tokenizers("Tokenizers", least=1, most=1), ["bytes", "words"], "choose 1 tokenizer"),
+        (Tokenizers("Tokenizers"), ["bytes", "../../etc/passwd"], "passwd"),
+        (Tokenizers("Tokenizers"), 5, "list of names"),
+    ],
+)
+def test_bad_values_get_one_sentence(control, given, says):
+    with pytest.raises(UserError, match="(?s).+") as caught:
+        control.check(given)
+    sentence = str(caught.value)
+    assert says in sentence and "\n" not in sentence and len(sentence) < 300
+
+
+def test_a_long_text_without_latin_spaces_is_no_endless_word():
+    japanese = "昨日、図書館で古い地図を見つけました。" * 2_000
+    assert len(japanese) > 20_000 and Text("Text").check(japanese) == japanese
+
+
+def test_hints_are_what_endpoints_announce():
+    assert (LAYERS.hint, BUDGET.hint, Text("x").hint) == (int, float, str)
+    assert MODE.hint.__args__ == ("full", "local")

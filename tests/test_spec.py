@@ -1,0 +1,54 @@
+"""A signature says everything: names, controls, defaults and the views of the Result."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import pytest
+
+from tokenlab import spec
+from tokenlab.controls import Slider, Text
+from tokenlab.errors import UserError
+from tokenlab.views import Note, Table
+
+
+@dataclass(frozen=True)
+class Result:
+    note: Note
+    table: Table | None = None
+
+
+def run(
+    text: Annotated[str, Text("Text")] = "hi",
+    n: Annotated[int, Slider("N", minimum=1, maximum=3, step=1)] = 2,
+) -> Iterator[Result]:
+    yield Result(Note(title="t", text=text * n))
+
+
+def bare(text="hi") -> Result: ...
+
+
+def no_default(text: Annotated[str, Text("Text")]) -> Result: ...
+
+
+def test_fields_in_order():
+    assert [(f.name, f.control.label, f.default) for f in spec.fields(run)] == [("text", "Text", "hi"), ("n", "N", 2)]
+
+
+def test_check_fills_in_defaults_and_converts():
+    assert spec.check(run, {"n": "3"}) == {"text": "hi", "n": 3}
+
+
+def test_check_names_what_is_unknown():
+    with pytest.raises(UserError, match="no setting 'm' here; the settings are text, n"):
+        spec.check(run, {"m": 1})
+
+
+def test_views_of_a_generator_and_of_an_optional_field():
+    assert spec.result_views(run) == {"note": Note, "table": Table}
+
+
+@pytest.mark.parametrize("function", [bare, no_default])
+def test_a_parameter_without_control_or_default_is_our_bug(function):
+    with pytest.raises(TypeError, match="Annotated"):
+        spec.fields(function)
