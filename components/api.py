@@ -42,7 +42,9 @@ def endpoint(entry: catalog.Entry) -> Callable[..., dict]:
     call.__name__ = entry.slug.replace("-", "_")
     call.__doc__ = describe(entry)
     parameters = [
-        inspect.Parameter(f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=_plain(f.default), annotation=f.control.hint)
+        inspect.Parameter(
+            f.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=_plain(f.default), annotation=f.control.hint
+        )
         for f in fields
     ]
     call.__signature__ = inspect.Signature(parameters, return_annotation=dict)  # type: ignore[attr-defined]

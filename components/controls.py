@@ -29,6 +29,7 @@ def widget(field: Field, value: Any, visible: bool, key: str) -> Widget:
         "label": control.label,
         "info": control.info or None,
         "visible": visible,
+        "interactive": True,
         "key": f"{key}-{field.name}",
         "elem_id": f"control-{key}--{field.name}",
     }
@@ -36,7 +37,13 @@ def widget(field: Field, value: Any, visible: bool, key: str) -> Widget:
         case controls.Text() if control.upload:
             return _text_with_upload(field, value, common)
         case controls.Text():
-            component = gr.Textbox(value, lines=control.lines, max_lines=max(control.lines, 12), placeholder=control.placeholder or None, **common)
+            component = gr.Textbox(
+                value,
+                lines=control.lines,
+                max_lines=max(control.lines, 12),
+                placeholder=control.placeholder or None,
+                **common,
+            )
         case controls.Slider():
             component = gr.Slider(control.minimum, control.maximum, value, step=control.step, **common)
         case controls.Number():
@@ -64,9 +71,14 @@ def _text_with_upload(field: Field, value: str, common: dict[str, Any]) -> Widge
     box = gr.Textbox(value, lines=control.lines, max_lines=12, placeholder=control.placeholder or None, **common)
     key = common["key"]
     upload = gr.UploadButton(
-        "Load a text file", type="binary", size="sm", visible=common["visible"], key=f"{key}-upload",
-        elem_id=f"{common['elem_id']}-upload", elem_classes="tl-upload",
-    )  # fmt: skip
+        "Load a text file",
+        type="binary",
+        size="sm",
+        visible=common["visible"],
+        key=f"{key}-upload",
+        elem_id=f"{common['elem_id']}-upload",
+        elem_classes="tl-upload",
+    )
     said = Drawn("problem", None, key=f"{key}-said", visible=common["visible"])
 
     def receive(data: bytes) -> tuple[Any, Any]:
@@ -75,7 +87,9 @@ def _text_with_upload(field: Field, value: str, common: dict[str, Any]) -> Widge
         except UserError as error:
             return gr.skip(), str(error)
 
-    upload.upload(receive, upload, [box, said], api_visibility="private", concurrency_id="files", show_progress="minimal")
+    upload.upload(
+        receive, upload, [box, said], api_visibility="private", concurrency_id="files", show_progress="minimal"
+    )
     return Widget(field, box, [upload, said])
 
 
@@ -87,18 +101,30 @@ def _decoded(data: bytes) -> str:
 
 
 def _tokenizers(field: Field, refs: list[str], common: dict[str, Any]) -> Widget:
-    common["info"] = common["info"] or "Choose from the list, or type a Hugging Face id such as owner/name and press Enter."
+    common["info"] = (
+        common["info"] or "Choose from the list, or type a Hugging Face id such as owner/name and press Enter."
+    )
     chosen = gr.Dropdown(
         _choices(refs), value=refs, multiselect=True, allow_custom_value=True, max_choices=field.control.most, **common
     )
     key = common["key"]
     upload = gr.UploadButton(
-        "Upload tokenizer.json, .model or .tiktoken", type="binary", size="sm", visible=common["visible"],
-        key=f"{key}-upload", elem_id=f"{common['elem_id']}-upload", elem_classes="tl-upload",
-    )  # fmt: skip
+        "Upload tokenizer.json, .model or .tiktoken",
+        type="binary",
+        size="sm",
+        visible=common["visible"],
+        key=f"{key}-upload",
+        elem_id=f"{common['elem_id']}-upload",
+        elem_classes="tl-upload",
+    )
     said = Drawn("problem", None, key=f"{key}-said", visible=common["visible"])
     upload.upload(
-        _receiver(field.control.most), [upload, chosen], [chosen, said], api_visibility="private", concurrency_id="files", show_progress="minimal"
+        _receiver(field.control.most),
+        [upload, chosen],
+        [chosen, said],
+        api_visibility="private",
+        concurrency_id="files",
+        show_progress="minimal",
     )
     return Widget(field, chosen, [upload, said])
 

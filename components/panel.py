@@ -37,8 +37,12 @@ def panel(entry: catalog.Entry, values: dict[str, Any], problem: str) -> None:
         widgets = _controls(fields, values, key)
         with gr.Row(elem_classes="tl-run"):
             run = gr.Button("Run", variant="primary", key=f"{key}-run", elem_id=f"run-{key}", scale=0, min_width=120)
-            stop = gr.Button("Stop", key=f"{key}-stop", elem_id=f"stop-{key}", scale=0, min_width=90, elem_classes="tl-stop")
-        bar = Drawn("run_bar", _bar(entry, values, stored if shown else None, problem, autorun=not shown), key=f"{key}-bar")
+            stop = gr.Button(
+                "Stop", key=f"{key}-stop", elem_id=f"stop-{key}", scale=0, min_width=90, elem_classes="tl-stop"
+            )
+        bar = Drawn(
+            "run_bar", _bar(entry, values, stored if shown else None, problem, autorun=not shown), key=f"{key}-bar"
+        )
         views = _views(module, shown, key)
         _claim(entry)
         with gr.Accordion("How it works", open=False):
@@ -52,15 +56,14 @@ def _controls(fields: tuple[spec.Field, ...], values: dict[str, Any], key: str) 
     wide = [f for f in fields if isinstance(f.control, Text | Tokenizers) or _is_parts(f)]
     with gr.Column(elem_classes="tl-controls"):
         for field in wide:
-            made[field.name] = widget(field, values[field.name], _visible(field, values), key)
+            made[field.name] = widget(field, values[field.name], spec.shown(fields, values, field.name), key)
         rest = [f for f in fields if f not in wide]
         if rest:
             with gr.Row(elem_classes="tl-small"):
                 for field in rest:
-                    made[field.name] = widget(field, values[field.name], _visible(field, values), key)
+                    made[field.name] = widget(field, values[field.name], spec.shown(fields, values, field.name), key)
     widgets = [made[f.name] for f in fields]
-    for controlling in widgets:
-        _show_when(controlling, [w for w in widgets if w.field.control.when[:1] == (controlling.field.name,)])
+    _show_when(fields, widgets)
     return widgets
 
 
@@ -68,21 +71,20 @@ def _is_parts(field: spec.Field) -> bool:
     return isinstance(field.control, Choice) and field.control.style == "parts"
 
 
-def _visible(field: spec.Field, values: dict[str, Any]) -> bool:
-    when = field.control.when
-    return not when or str(values[when[0]]) in when[1:]
-
-
-def _show_when(controlling: Widget, dependent: list[Widget]) -> None:
+def _show_when(fields: tuple[spec.Field, ...], widgets: list[Widget]) -> None:
     """Show and hide the widgets whose control depends on the value of another."""
-    if not dependent:
-        return
+    deciding = [w for w in widgets if any(f.control.when[:1] == (w.field.name,) for f in fields)]
+    dependent = [w for w in widgets if w.field.control.when]
     targets = [component for w in dependent for component in (w.component, *w.extra)]
 
-    def change(value: Any) -> list[Any]:
-        return [gr.update(visible=str(value) in w.field.control.when[1:]) for w in dependent for _ in (w.component, *w.extra)]
+    def change(*raw: Any) -> list[Any]:
+        values = {w.field.name: value for w, value in zip(deciding, raw, strict=True)}
+        visible = {w.field.name: spec.shown(fields, values, w.field.name) for w in dependent}
+        return [gr.update(visible=visible[w.field.name]) for w in dependent for _ in (w.component, *w.extra)]
 
-    controlling.component.change(change, controlling.component, targets, queue=False, show_progress="hidden", api_visibility="private")
+    inputs = [w.component for w in deciding]
+    for component in inputs:
+        component.change(change, inputs, targets, queue=False, show_progress="hidden", api_visibility="private")
 
 
 def _views(module: Any, shown: dict[str, Any], key: str) -> dict[str, gr.components.Component]:
@@ -92,7 +94,9 @@ def _views(module: Any, shown: dict[str, Any], key: str) -> dict[str, gr.compone
         value = shown.get(name)
         common = {"visible": value is not None, "key": f"{key}-view-{name}", "elem_id": f"view-{key}--{name}"}
         if cls.__name__ == "Note":
-            components[name] = gr.Markdown(_markdown(value), latex_delimiters=LATEX, elem_classes="tl-doc tl-text", **common)
+            components[name] = gr.Markdown(
+                _markdown(value), latex_delimiters=LATEX, elem_classes="tl-doc tl-text", **common
+            )
         else:
             components[name] = Drawn(cls.__name__, value, **common)
     return components
@@ -107,12 +111,16 @@ def _claim(entry: catalog.Entry) -> None:
         return
     measured = measurement.stored(entry.slug)
     with gr.Accordion("The paper's claim, measured here", open=True):
-        Drawn("claim", measured or {"note": f"Run: python -m tokenlab reproduce {entry.slug}"}, key=f"{entry.slug}-claim")
+        Drawn(
+            "claim", measured or {"note": f"Run: python -m tokenlab reproduce {entry.slug}"}, key=f"{entry.slug}-claim"
+        )
         for i, figure in enumerate((measured or {}).get("figures", [])):
             Drawn(figure["kind"], figure, key=f"{entry.slug}-figure-{i}")
 
 
-def _wire(entry: catalog.Entry, module: Any, widgets: list[Widget], run: Any, stop: Any, bar: Any, views: dict[str, Any]) -> None:
+def _wire(
+    entry: catalog.Entry, module: Any, widgets: list[Widget], run: Any, stop: Any, bar: Any, views: dict[str, Any]
+) -> None:
     inputs = [w.component for w in widgets]
     makers = [w for w in widgets if isinstance(w.field.control, Tokenizers)]
     outputs = [bar, *views.values(), *(w.component for w in makers)]
@@ -122,8 +130,12 @@ def _wire(entry: catalog.Entry, module: Any, widgets: list[Widget], run: Any, st
         yield from _stream(entry, module, values, views, makers, _stops.new(request.session_hash, entry.slug))
 
     settings: dict[str, Any] = {
-        "api_visibility": "private", "concurrency_id": LANE, "concurrency_limit": 1, "trigger_mode": "always_last", "show_progress": "hidden",
-    }  # fmt: skip
+        "api_visibility": "private",
+        "concurrency_id": LANE,
+        "concurrency_limit": 1,
+        "trigger_mode": "always_last",
+        "show_progress": "hidden",
+    }
     gr.on([run.click, *(w.component.input for w in widgets if _is_parts(w.field))], handle, inputs, outputs, **settings)
     bar.autorun(handle, inputs, outputs, **settings)  # a script's own event; gr.on takes only built-in ones
     live = getattr(module, "LIVE", None)
@@ -133,6 +145,8 @@ def _wire(entry: catalog.Entry, module: Any, widgets: list[Widget], run: Any, st
             values = {w.field.name: value for w, value in zip(widgets, raw, strict=True)}
             if values[live[0]] in live[1:]:
                 yield from handle(request, *raw)
+            else:
+                yield [gr.skip()] * len(outputs)  # a generator that yields nothing would empty them
 
         typed = [w.component.input for w in widgets if not _is_parts(w.field)]
         gr.on([*typed, *(w.component.change for w in makers)], handle_live, inputs, outputs, **settings)
@@ -144,7 +158,12 @@ def _wire(entry: catalog.Entry, module: Any, widgets: list[Widget], run: Any, st
 
 
 def _stream(
-    entry: catalog.Entry, module: Any, values: dict[str, Any], views: dict[str, Any], makers: list[Widget], stopped: threading.Event
+    entry: catalog.Entry,
+    module: Any,
+    values: dict[str, Any],
+    views: dict[str, Any],
+    makers: list[Widget],
+    stopped: threading.Event,
 ) -> Iterator[list[Any]]:
     """Updates for [bar, *views, *tokenizer choices], as the run gives them. An error changes the bar alone."""
     nothing = [gr.skip()] * (len(views) + len(makers))
@@ -177,19 +196,40 @@ def _join(maker: Widget, values: dict[str, Any], run: guard.Run) -> Any:
 
 
 def _title(entry: catalog.Entry) -> dict[str, Any]:
-    return {"name": entry.name, "title": entry.title if entry.kind == "system" else entry.sentence, "sentence": entry.sentence, "paper": entry.paper, "code": entry.code}
+    return {
+        "name": entry.name,
+        "title": entry.title if entry.kind == "system" else entry.sentence,
+        "sentence": entry.sentence,
+        "paper": entry.paper,
+        "code": entry.code,
+    }
 
 
 def _bar(
-    entry: catalog.Entry, values: dict[str, Any], stored: dict[str, Any] | None, problem: str = "", *, state: str = "", seconds: float | None = None,
-    cached: bool = False, autorun: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+    entry: catalog.Entry,
+    values: dict[str, Any],
+    stored: dict[str, Any] | None,
+    problem: str = "",
+    *,
+    state: str = "",
+    seconds: float | None = None,
+    cached: bool = False,
+    autorun: bool = False,
+) -> dict[str, Any]:
     link = share.write(entry.slug, values)
     return {
-        "state": state or ("stored" if stored else "none"), "made_on": stored["made_on"] if stored else None, "seconds": seconds, "cached": cached,
-        "problem": problem, "query": link.query, "left_out": link.left_out, "python": share.as_python(entry.slug, values), "slug": entry.slug,
-        "values": {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}, "autorun": autorun,
-    }  # fmt: skip
+        "state": state or ("stored" if stored else "none"),
+        "made_on": stored["made_on"] if stored else None,
+        "seconds": seconds,
+        "cached": cached,
+        "problem": problem,
+        "query": link.query,
+        "left_out": link.left_out,
+        "python": share.as_python(entry.slug, values),
+        "slug": entry.slug,
+        "values": {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()},
+        "autorun": autorun,
+    }
 
 
 def _python(value: Any) -> Any:

@@ -43,7 +43,9 @@ def write(slug: str, values: dict[str, Any]) -> Link:
     fields = spec.fields(catalog.find(slug).module().run)
     state = {f.name: values[f.name] for f in fields if _plain(values[f.name]) != _plain(f.default)}
     state, left_out = _portable(fields, state)
-    texts = sorted((f.name for f in fields if isinstance(f.control, Text) and f.name in state), key=lambda n: len(state[n]))
+    texts = sorted(
+        (f.name for f in fields if isinstance(f.control, Text) and f.name in state), key=lambda n: len(state[n])
+    )
     while len(packed := _pack(state)) > limits.LINK_STATE_BYTES:
         if not texts:
             return Link(_query(slug, ""), "The settings are too long for a link, so it opens the panel as it ships.")
@@ -138,6 +140,8 @@ def _unpack(packed: str) -> dict[str, Any]:
         data = inflate.decompress(
             base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True), limits.LINK_JSON_BYTES
         )
+        if not inflate.eof:  # cut off, or larger than the limit
+            raise ValueError
         state = json.loads(data)
     except (binascii.Error, zlib.error, ValueError, RecursionError):
         raise UserError("It is damaged, perhaps cut off while it was copied.") from None

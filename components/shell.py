@@ -20,7 +20,9 @@ from tokenlab.errors import UserError
 ROOT = Path(__file__).parent.parent
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 TITLE = "TokenLab"
-SENTENCE = "See how text, pictures and sound become tokens: 67 published systems, run live and side by side on your own input."
+SENTENCE = (
+    "See how text, pictures and sound become tokens: 67 published systems, run live and side by side on your own input."
+)
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -116,11 +118,18 @@ def _cards() -> dict[str, Any]:
 
     items = [
         {
-            "slug": e.slug, "name": e.name, "family": e.family, "title": e.title, "sentence": e.sentence, "paper": e.paper,
-            "live": e.live, "workbench": e.kind == "workbench", "claim": verdict(e),
+            "slug": e.slug,
+            "name": e.name,
+            "family": e.family,
+            "title": e.title,
+            "sentence": e.sentence,
+            "paper": e.paper,
+            "live": e.live,
+            "workbench": e.kind == "workbench",
+            "claim": verdict(e),
         }
         for e in catalog.entries()
-    ]  # fmt: skip
+    ]
     return {"families": [{"slug": f.slug, "name": f.name} for f in catalog.families()], "items": items}
 
 
@@ -140,7 +149,11 @@ def theme() -> gr.themes.Base:
     sans = ["ui-sans-serif", "system-ui", "sans-serif"]
     mono = ["ui-monospace", "DejaVu Sans Mono", "Noto Sans Mono", "monospace"]
     return gr.themes.Base(
-        primary_hue=gr.themes.colors.teal, neutral_hue=gr.themes.colors.stone, radius_size=gr.themes.sizes.radius_sm, font=sans, font_mono=mono
+        primary_hue=gr.themes.colors.teal,
+        neutral_hue=gr.themes.colors.stone,
+        radius_size=gr.themes.sizes.radius_sm,
+        font=sans,
+        font_mono=mono,
     )
 
 
@@ -148,7 +161,17 @@ def launch_settings() -> dict[str, Any]:
     """What app.py and the tests hand to `launch`: theme, style, script, and the closed doors."""
     head = f'<meta name="tl-plotly" content="gradio_api/file={PLOTLY_JS}">\n<script>{script()}</script>'
     return {
-        "theme": theme(), "css": (ROOT / "assets" / "style.css").read_text("utf-8"), "head": head, "mcp_server": True, "show_error": False,
-        "max_file_size": "20mb", "allowed_paths": [], "enable_monitoring": False, "strict_cors": True, "run_history": False, "ssr_mode": False,
-        "footer_links": ["api"], "quiet": True,
-    }  # fmt: skip
+        "theme": theme(),
+        "css": (ROOT / "assets" / "style.css").read_text("utf-8"),
+        "head": head,
+        "mcp_server": True,
+        "show_error": False,
+        "max_file_size": "20mb",
+        "allowed_paths": [],
+        "enable_monitoring": False,
+        "strict_cors": True,
+        "run_history": False,
+        "ssr_mode": False,
+        "footer_links": ["api"],
+        "quiet": True,
+    }

@@ -31,7 +31,9 @@ def test_reading_the_catalogue_imports_no_torch_and_no_system():
         "import sys; from tokenlab import catalog; catalog.live(); "
         "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'gradio', 'transformers', 'scipy') or m.startswith('tokenlab.text')])"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_what_is_not_live_says_so():
@@ -72,7 +74,21 @@ def test_the_stored_default_run_fits_the_module(slug):
 @pytest.mark.parametrize("slug", [slug for slug in LIVE if catalog.find(slug).kind == "system"])
 def test_a_system_has_a_stored_measurement(slug):
     stored = measurement.stored(slug)
-    assert {"metric", "value", "baseline", "bar", "holds", "seed", "n", "seconds", "random", "full", "reason", "machine", "date"} <= set(stored)
+    assert {
+        "metric",
+        "value",
+        "baseline",
+        "bar",
+        "holds",
+        "seed",
+        "n",
+        "seconds",
+        "random",
+        "full",
+        "reason",
+        "machine",
+        "date",
+    } <= set(stored)
     assert stored["n"] > 1 and stored["seconds"] > 0 and stored["figures"]
     better = stored["value"] >= stored["bar"] if stored["direction"] == "higher" else stored["value"] <= stored["bar"]
     assert better or not stored["holds"]

@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def tokenlab(*arguments):
-    return subprocess.run([sys.executable, "-m", "tokenlab", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-m", "tokenlab", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_list_as_json():
@@ -35,9 +37,17 @@ def test_run_with_settings_as_json():
 
 def test_run_on_files_of_ones_own(tmp_path):
     (tmp_path / "text.txt").write_text("ab abc", "utf-8")
-    (tmp_path / "mine.json").write_text((Path(__file__).parent / "text" / "toy_tokenizer.json").read_text("utf-8"), "utf-8")
+    (tmp_path / "mine.json").write_text(
+        (Path(__file__).parent / "text" / "toy_tokenizer.json").read_text("utf-8"), "utf-8"
+    )
     done = tokenlab(
-        "run", "compare-tokenizers", "--set", f"text=@{tmp_path}/text.txt", "--set", f"tokenizers=bytes,{tmp_path}/mine.json", "--json"
+        "run",
+        "compare-tokenizers",
+        "--set",
+        f"text=@{tmp_path}/text.txt",
+        "--set",
+        f"tokenizers=bytes,{tmp_path}/mine.json",
+        "--json",
     )
     assert [len(row["starts"]) for row in json.loads(done.stdout)["strip"]["rows"]] == [6, 3]
 
@@ -70,9 +80,21 @@ class Measured:
         from tokenlab.measurement import Measurement
 
         return Measurement(
-            claim="c", metric="m", unit="", value=1.0, baseline_name="b", baseline=0.0, bar=2.0, direction="higher",
-            holds=self.holds, reason="r", paper="p", n=2, seed=seed, seconds=0.1,
-        )  # fmt: skip
+            claim="c",
+            metric="m",
+            unit="",
+            value=1.0,
+            baseline_name="b",
+            baseline=0.0,
+            bar=2.0,
+            direction="higher",
+            holds=self.holds,
+            reason="r",
+            paper="p",
+            n=2,
+            seed=seed,
+            seconds=0.1,
+        )
 
 
 def test_reproduce_fails_when_a_claim_no_longer_holds(monkeypatch, tmp_path):

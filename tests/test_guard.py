@@ -40,7 +40,9 @@ def test_a_result_and_then_the_same_from_memory():
 
     module = system(run)
     first, second = guard.last(module, {"n": 2}), guard.last(module, {"n": "2"})
-    assert first.result == second.result == {"note": {"kind": "Note", "alt": "2", "title": "t", "note": "", "text": "2"}}
+    assert (
+        first.result == second.result == {"note": {"kind": "Note", "alt": "2", "title": "t", "note": "", "text": "2"}}
+    )
     assert (first.cached, second.cached, calls) == (False, True, [2])
 
 
@@ -57,7 +59,9 @@ class Panic(BaseException):
     """Stands for the Rust panic, which is no Exception either."""
 
 
-@pytest.mark.parametrize("error", [ValueError("secret path"), Panic("boom"), KeyboardInterrupt(), SystemExit(3), RecursionError()])
+@pytest.mark.parametrize(
+    "error", [ValueError("secret path"), Panic("boom"), KeyboardInterrupt(), SystemExit(3), RecursionError()]
+)
 def test_any_failure_is_one_sentence_without_its_details(error):
     def run(n: N = 1) -> Result:
         raise error

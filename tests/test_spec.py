@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 
 from tokenlab import spec
-from tokenlab.controls import Slider, Text
+from tokenlab.controls import Choice, Slider, Text
 from tokenlab.errors import UserError
 from tokenlab.views import Note, Table
 
@@ -46,6 +46,19 @@ def test_check_names_what_is_unknown():
 
 def test_views_of_a_generator_and_of_an_optional_field():
     assert spec.result_views(run) == {"note": Note, "table": Table}
+
+
+def test_a_control_is_shown_only_while_the_one_that_it_hangs_on_is():
+    def parts(
+        part: Annotated[str, Choice("Part", options=("a", "b"))] = "a",
+        source: Annotated[str, Choice("Source", options=("x", "y"), when=("part", "b"))] = "x",
+        text: Annotated[str, Text("Text", when=("source", "y"))] = "",
+    ) -> Result: ...
+
+    fields = spec.fields(parts)
+    shown = {(p, s): spec.shown(fields, {"part": p, "source": s, "text": ""}, "text") for p in "ab" for s in "xy"}
+    assert shown == {("a", "x"): False, ("a", "y"): False, ("b", "x"): False, ("b", "y"): True}
+    assert spec.shown(fields, {}, "part")
 
 
 @pytest.mark.parametrize("function", [bare, no_default])

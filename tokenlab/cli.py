@@ -24,7 +24,11 @@ def list_entries(as_json: Json = False) -> None:
         return
     for row in rows:
         claim = row["claim"]
-        verdict = "" if claim is None else f"  {claim['metric']} {claim['value']:.4g}, {'holds' if claim['holds'] else 'does not hold'}"
+        verdict = (
+            ""
+            if claim is None
+            else f"  {claim['metric']} {claim['value']:.4g}, {'holds' if claim['holds'] else 'does not hold'}"
+        )
         print(f"{row['slug']:24} {row['family']:10} {'live' if row['live'] else '-':5}{verdict}")
 
 
@@ -37,7 +41,9 @@ def _row(entry: catalog.Entry) -> dict[str, Any]:
 @app.command()
 def run(
     slug: str,
-    settings: Annotated[list[str], typer.Option("--set", help="name=value; a list is a,b,c; @file reads a text file.")] = [],  # noqa: B006
+    settings: Annotated[
+        list[str], typer.Option("--set", help="name=value; a list is a,b,c; @file reads a text file.")
+    ] = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
     """Run a system or a workbench with its defaults, changed by --set."""
@@ -109,7 +115,10 @@ def reproduce(
             broken.append(entry.slug)
         if not as_json:
             verdict = "holds" if measured.holds else "does not hold"
-            print(f"{entry.slug}: {measured.metric} {measured.value:.4g}, bar {measured.bar:.4g}, {verdict}. {measured.reason}", flush=True)
+            print(
+                f"{entry.slug}: {measured.metric} {measured.value:.4g}, bar {measured.bar:.4g}, {verdict}. {measured.reason}",
+                flush=True,
+            )
     if as_json:
         print(json.dumps(rows, indent=1))
     if broken:
@@ -124,7 +133,12 @@ def defaults(slugs: Annotated[list[str] | None, typer.Argument(help="Default: al
     for entry in [catalog.find(s) for s in slugs] if slugs else catalog.live():
         finished = guard.last(entry.module(), {})
         catalog.DEFAULTS.mkdir(exist_ok=True)
-        stored = {"made_on": datetime.date.today().isoformat(), "seconds": finished.seconds, "values": finished.values, "result": finished.result}
+        stored = {
+            "made_on": datetime.date.today().isoformat(),
+            "seconds": finished.seconds,
+            "values": finished.values,
+            "result": finished.result,
+        }
         path = catalog.DEFAULTS / f"{entry.slug}.json"
         path.write_text(json.dumps(stored, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
         print(f"{path.name}: {finished.seconds:.2f} s, {path.stat().st_size:,} bytes")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tokenlab import limits
 from tokenlab.errors import UserError
@@ -21,13 +21,13 @@ from tokenlab.errors import UserError
 @dataclass(frozen=True)
 class Control:
     """label: what the user reads; info: one line below it;
-    when: `(name, value, ...)` shows the control only while control `name` has one of the values."""
+    when: `(name, value, ...)` shows the control only while control `name` is shown and has one of the values."""
 
     label: str
     info: str = ""
     when: tuple[str, ...] = ()
 
-    hint: Any = str  # the type that endpoints and docs announce (class attribute)
+    hint: ClassVar[Any] = str  # the type that endpoints and docs announce
 
     def check(self, value: Any) -> Any:
         """The value in its proper type, or UserError in one sentence."""
@@ -61,7 +61,7 @@ class Slider(Control):
     step: float
 
     @property
-    def hint(self) -> type:
+    def hint(self) -> type:  # type: ignore[override]
         return int if isinstance(self.step, int) else float
 
     def check(self, value: Any) -> float | int:
@@ -78,7 +78,7 @@ class Number(Control):
     minimum: float = 0.0
     maximum: float = 1e9
     unit: str = ""
-    hint = float
+    hint: ClassVar[Any] = float
 
     def check(self, value: Any) -> float:
         number = _number(self, value)
@@ -92,7 +92,7 @@ class Seed(Control):
     """The seed of everything random in the run."""
 
     label: str = "Seed"
-    hint = int
+    hint: ClassVar[Any] = int
 
     def check(self, value: Any) -> int:
         number = _number(self, value)
@@ -105,7 +105,7 @@ class Seed(Control):
 class Switch(Control):
     """On or off."""
 
-    hint = bool
+    hint: ClassVar[Any] = bool
 
     def check(self, value: Any) -> bool:
         if isinstance(value, str) and value.lower() in ("true", "false"):
@@ -123,7 +123,7 @@ class Choice(Control):
     style: str = "menu"
 
     @property
-    def hint(self) -> Any:
+    def hint(self) -> Any:  # type: ignore[override]
         return Literal[self.options]
 
     def check(self, value: Any) -> str:
@@ -140,7 +140,7 @@ class Choices(Control):
     least: int = 1
 
     @property
-    def hint(self) -> Any:
+    def hint(self) -> Any:  # type: ignore[override]
         return list[Literal[self.options]]
 
     def check(self, value: Any) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ class Tokenizers(Control):
 
     least: int = 2
     most: int = limits.TOKENIZERS
-    hint = list[str]
+    hint: ClassVar[Any] = list[str]
 
     def check(self, value: Any) -> tuple[str, ...]:
         from tokenlab.text import sources  # late: the reference syntax belongs to the text family

@@ -5,6 +5,7 @@ The panel, the endpoint, the MCP tool and the command line all come through `ans
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import inspect
 import json
@@ -69,9 +70,7 @@ def check_time() -> None:
         budget.check()
 
 
-def answer(
-    module: ModuleType, values: dict[str, Any], stopped: threading.Event | None = None
-) -> Iterator[Run]:
+def answer(module: ModuleType, values: dict[str, Any], stopped: threading.Event | None = None) -> Iterator[Run]:
     """Run `module.run(**values)`: partial runs as they come, the whole one last. Raises only UserError.
 
     A module may set SECONDS, its own time budget. stopped: set it from another thread to end the run."""
@@ -128,12 +127,18 @@ def _in_thread(start: Callable[[], Any], budget: Budget) -> Iterator[Any]:
         _budget.set(budget)
         try:
             value = start()
-            for item in value if inspect.isgenerator(value) else (value,):
-                items.put((item, None))
-                budget.check()
+            if not inspect.isgenerator(value):
+                value = iter_one(value)
+            with contextlib.closing(value):  # an ended run must clean up now, not when it is collected
+                for item in value:
+                    items.put((item, None))
+                    budget.check()
             items.put((None, StopIteration()))
         except BaseException as error:  # noqa: BLE001
             items.put((None, error))
+
+    def iter_one(value: Any) -> Iterator[Any]:
+        yield value
 
     threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True).start()
     try:

@@ -45,6 +45,12 @@ def check(run: typing.Callable, values: dict[str, Any]) -> dict[str, Any]:
     return {field.name: field.control.check(values.get(field.name, field.default)) for field in known}
 
 
+def shown(fields: tuple[Field, ...], values: dict[str, Any], name: str) -> bool:
+    """Whether the control `name` is shown while the controls have these values (see Control.when)."""
+    when = next(field.control.when for field in fields if field.name == name)
+    return not when or (str(values[when[0]]) in when[1:] and shown(fields, values, when[0]))
+
+
 def result_class(run: typing.Callable) -> type:
     """The dataclass that `run` returns, or yields when it is a generator."""
     hint = typing.get_type_hints(run)["return"]

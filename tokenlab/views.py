@@ -41,7 +41,8 @@ class StripRow:
     ids: -1 where there is no id. pieces: token number -> hex of the vocabulary's own bytes, only
     where they differ from the bytes of the text. marks: per token, 0 (plain) or 1 + index into the
     strip's `legend`. shades: per token 0..1, drawn as opacity. details: token number -> one more line.
-    total: tokens in the whole text when the strip shows only its beginning."""
+    total: tokens in the whole text when the strip shows only its beginning. yardstick: a row to measure
+    by, such as bytes; it does not count where disagreements are marked."""
 
     name: str
     starts: tuple[int, ...]
@@ -52,6 +53,7 @@ class StripRow:
     shades: tuple[float, ...] = ()
     details: dict[int, str] = field(default_factory=dict)
     total: int | None = None
+    yardstick: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,8 @@ class Replay(View):
 
 @dataclass(frozen=True, kw_only=True)
 class Table(View):
-    """Rows of text and numbers. columns: heading with its unit in brackets; help: heading -> definition.
+    """Rows of text and numbers. columns: heading with its unit in brackets; help: definitions of
+    headings, or of the first cells of rows.
 
     marks: row number -> a word shown as a label in front (never colour alone)."""
 
@@ -255,4 +258,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-

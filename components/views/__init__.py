@@ -28,7 +28,7 @@ class Drawn(gr.HTML):
     def __init__(self, kind: str, value: Any = None, **settings: Any):
         super().__init__(
             value,
-            html_template='<div class="tl-view"></div>',
+            html_template="",
             js_on_load=f"TL.mount({kind!r}, element, props, watch, trigger); // 'choose' 'autorun'",
             apply_default_css=False,
             **settings,

@@ -14,13 +14,14 @@ TL.h = (tag, attributes = {}, ...children) => {
   return node;
 };
 
-// Draw props.value into the component now and whenever it changes. A view that fails says so in place.
+// Draw props.value beside the component's template now and whenever it changes. Beside, because Gradio renders the
+// template again after any change of a property and would wipe out what is inside. A view that fails says so in place.
 TL.mount = (kind, element, props, watch, trigger) => {
+  const root = TL.h("div", { class: "tl-view", "data-kind": kind });
+  element.after(root);
   const draw = () => {
-    const root = element.querySelector(".tl-view");
-    if (!root) return;
     root.replaceChildren();
-    root.dataset.kind = kind;
+    root.tlValue = null;
     const value = props.value;
     if (value === null || value === undefined || value === "") return;
     try {

@@ -17,7 +17,8 @@ TL.views.Replay = (root, value) => {
 
   const units = value.units.map((unit, i) => {
     const name = TL.invisibleName(unit);
-    const node = h("span", { class: "tl-unit" }, name === null ? unit : name === "·" ? "\u00a0" : name);
+    // An empty unit is a further byte of the character before it: a sliver, so that its merges can be seen too.
+    const node = h("span", {}, unit === "" ? "" : name === null ? unit : name === "·" ? "\u00a0" : name);
     if (unit.includes("\n")) return [node, h("br")];
     return [node];
   });
@@ -41,12 +42,12 @@ TL.views.Replay = (root, value) => {
     units.forEach(([node], i) => {
       const starts = i === 0 || cut[i];
       if (starts) token++;
-      node.className = `tl-unit ${token % 2 ? "odd" : "even"}${starts ? " starts" : ""}`;
+      node.className = `tl-unit ${value.units[i] === "" ? "part " : ""}${token % 2 ? "odd" : "even"}${starts ? " starts" : ""}`;
     });
     changed.forEach((unit) => [unit - 1, unit].forEach((i) => units[i] && units[i][0].classList.add("changed")));
     slider.value = String(at);
     slider.setAttribute("aria-valuetext", value.steps[at]);
-    label.textContent = TL.visible(value.steps[at]);
+    label.textContent = TL.visibleInTable(value.steps[at]);
     count.textContent = `${(token + 1).toLocaleString("en-US")} tokens after step ${at} of ${last}`;
     root.dataset.tokens = String(token + 1);
   }

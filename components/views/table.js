@@ -2,6 +2,10 @@
 (() => {
   const { h } = TL;
   const PAGE = 200;
+  const LONG = 80;
+
+  // A long cell shows its beginning; the rest unfolds.
+  const folded = (text) => h("details", { class: "tl-long" }, h("summary", {}, text.slice(0, LONG) + "…"), text.slice(LONG));
 
   // A cell that a spreadsheet would run as a formula gets a leading apostrophe.
   const csvCell = (value) => {
@@ -27,7 +31,7 @@
       body.replaceChildren(...order.slice(0, shown).map((r) => h("tr", { class: marks[r] ? "marked" : null }, rows[r].map((cell, c) => {
         const text = typeof cell === "number" ? TL.number(cell) : cell === null ? "–" : typeof cell === "boolean" ? (cell ? "yes" : "no") : TL.visibleInTable(String(cell));
         const mark = c === 0 && marks[r] ? h("span", { class: "tl-mark" }, marks[r]) : null;
-        return h(c === 0 ? "th" : "td", { scope: c === 0 ? "row" : null, class: isNumber[c] ? "num" : null }, mark, text);
+        return h(c === 0 ? "th" : "td", { scope: c === 0 ? "row" : null, class: isNumber[c] ? "num" : null }, mark, text.length > LONG ? folded(text) : text);
       }))));
       more.replaceChildren(...(shown < rows.length ? [TL.button(`Show ${Math.min(PAGE, rows.length - shown)} more of ${rows.length.toLocaleString("en-US")}`, () => { shown += PAGE; fill(); })] : []));
     };

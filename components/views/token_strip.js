@@ -91,6 +91,11 @@
     const widths = graphemes.map(width);
     const rowCells = rows.map((row) => cellsOf(row, ends));
     const counts = cutCounts(rowCells, graphemes.length);
+    // Yardsticks such as bytes cut everywhere: disagreement is among the others, when there are two.
+    const judges = rows.map((row, r) => r).filter((r) => !rows[r].yardstick);
+    const judged = judges.length > 1 ? judges : rows.map((row, r) => r);
+    const judgedCounts = cutCounts(judged.map((r) => rowCells[r]), graphemes.length);
+    const disputed = (g) => judgedCounts[g] > 0 && judgedCounts[g] < judged.length;
     const pages = pagesOf(rows, rowCells, counts, graphemes.length);
     const compare = rows.length > 1 && value.disagreements;
     let page = 0, showInvisible = false, current = null, elements = [], lit = [];
@@ -100,7 +105,8 @@
     const pager = h("div", { class: "tl-pager" });
     const grid = h("div", { class: "tl-strip", role: "grid", "aria-label": value.alt });
     const details = h("div", { class: "tl-details", "aria-live": "polite" });
-    body.append(grid, pager, legend(), details);
+    const totals = h("p", { class: "tl-totals" }, rows.length > 1 ? rows.map((row) => h("span", {}, h("b", {}, (row.total ?? row.starts.length).toLocaleString("en-US")), ` ${row.name}`)) : null);
+    body.append(totals, grid, pager, legend(), details);
 
     function legend() {
       const items = [];
@@ -163,7 +169,7 @@
       if (row.shades.length) facts.push(`value ${TL.number(row.shades[t])}`);
       if (row.details[t]) facts.push(row.details[t]);
       details.replaceChildren(
-        h("p", { class: "tl-details-main" }, h("b", {}, row.name), ` token ${t + 1} of ${(row.total || row.starts.length).toLocaleString("en-US")} `, h("code", {}, readable(tokenBytes(r, t)) || "(empty)"), h("span", { class: "tl-facts" }, facts.join(" · "))),
+        h("p", { class: "tl-details-main" }, h("b", {}, row.name), ` token ${t + 1} of ${(row.total ?? row.starts.length).toLocaleString("en-US")} `, h("code", {}, readable(tokenBytes(r, t)) || "(empty)"), h("span", { class: "tl-facts" }, facts.join(" · "))),
         rows.length > 1 ? h("ul", {}, others.map((tokens, other) => other === r ? null : h("li", {}, h("b", {}, rows[other].name), " ", tokens.length ? tokens.slice(0, 12).map((token) => h("span", {}, h("code", {}, readable(tokenBytes(other, token)) || "(empty)"), rows[other].ids.length && rows[other].ids[token] >= 0 ? h("small", {}, ` ${rows[other].ids[token]} `) : " ")) : "drops this text", tokens.length > 12 ? ` and ${tokens.length - 12} more` : ""))) : "",
       );
     }
@@ -189,7 +195,7 @@
       let columns = 0;
       for (let g = a; g < b; g++) columns += widths[g];
       const style = `width:calc(${columns}*var(--tl-ch))`;
-      const cut = cell.from > 0 && cell.from >= from && compare && counts[cell.from] < rows.length ? " cut" : "";
+      const cut = cell.from > 0 && cell.from >= from && compare && disputed(cell.from) && judged.includes(r) ? " cut" : "";
       const open = (cell.from < from ? " from-before" : "") + (cell.to > to ? " goes-on" : "");
       if (cell.last < cell.first) return h("span", { class: `tl-tok dropped${cut}${open}`, style, role: "gridcell", "aria-label": "dropped" }, glyphs(a, b));
       const shade = row.shades.length ? `;--tl-shade:${row.shades[cell.first]}` : "";
@@ -207,7 +213,7 @@
       let at = 0;
       const ticks = [];
       for (let g = from; g < to; g++) {
-        if (g > from && counts[g] > 0 && counts[g] < rows.length) ticks.push(h("i", { style: `inset-inline-start:calc(${at}*var(--tl-ch))` }, "▾"));
+        if (g > from && disputed(g)) ticks.push(h("i", { style: `inset-inline-start:calc(${at}*var(--tl-ch))` }, "▾"));
         at += widths[g];
       }
       return h("div", { class: "tl-ruler", "aria-hidden": "true" }, ticks);

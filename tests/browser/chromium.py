@@ -38,7 +38,13 @@ def debians() -> str | None:
 
 
 def find() -> str:
-    path = os.environ.get("CHROMIUM") or on_path() or playwrights_own(install=False) or playwrights_own(install=True) or debians()
+    path = (
+        os.environ.get("CHROMIUM")
+        or on_path()
+        or playwrights_own(install=False)
+        or playwrights_own(install=True)
+        or debians()
+    )
     if not path:
         sys.exit("No Chromium was found or could be installed; put one on the PATH or set CHROMIUM=/path/to/it.")
     return path

@@ -99,7 +99,9 @@ def test_a_private_handler_or_a_server_file_is_out_of_reach(app):
 
 
 def test_a_link_means_the_same_after_a_restart(app):
-    values = spec.check(catalog.find("compare-tokenizers").module().run, {"text": "tea & Tee", "tokenizers": ["words", "bytes"]})
+    values = spec.check(
+        catalog.find("compare-tokenizers").module().run, {"text": "tea & Tee", "tokenizers": ["words", "bytes"]}
+    )
     link = share.write("compare-tokenizers", values)
     before = urllib.request.urlopen(f"{app.url}/?{link.query}", timeout=20).status
     app.restart()

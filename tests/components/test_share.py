@@ -32,13 +32,19 @@ def test_the_default_link_is_short_and_comes_back(slug):
 
 
 def test_changed_values_travel():
-    values = defaults("compare-tokenizers") | {"text": "<img onerror=alert(1)> שלום 👩‍👩‍👧", "tokenizers": ("bytes", "words"), "attack": True}
+    values = defaults("compare-tokenizers") | {
+        "text": "<img onerror=alert(1)> שלום 👩‍👩‍👧",
+        "tokenizers": ("bytes", "words"),
+        "attack": True,
+    }
     link = share.write("compare-tokenizers", values)
     assert link.left_out == "" and opened(link.query).values == values
 
 
 def test_long_text_is_left_out_and_said():
-    noise = base64.b64encode(bytes(range(256)) * 12 + b"".join(bytes([i * j % 251]) for i in range(99) for j in range(60))).decode()
+    noise = base64.b64encode(
+        bytes(range(256)) * 12 + b"".join(bytes([i * j % 251]) for i in range(99) for j in range(60))
+    ).decode()
     text = " ".join(noise[i : i + 50] for i in range(0, len(noise), 50))
     values = defaults("compare-tokenizers") | {"text": text, "attack": True}
     link = share.write("compare-tokenizers", values)
@@ -70,7 +76,10 @@ def test_uploads_stay_behind_and_that_is_said():
         ("v=1&sys=compare-tokenizers&s=" + packed({"tokenizers": ["bytes"]}), "2 to 6"),
         ("v=1&sys=compare-tokenizers&s=" + packed({"text": "a\ud800"}), "surrogate"),
         ("v=1&sys=compare-tokenizers&s=" + packed({"made": [1]}), "recipes"),
-        ("v=1&sys=compare-tokenizers&s=" + packed({"made": {"trained:0": {"algorithm": "magic"}}}), "settings in this link"),
+        (
+            "v=1&sys=compare-tokenizers&s=" + packed({"made": {"trained:0": {"algorithm": "magic"}}}),
+            "settings in this link",
+        ),
         ("v=1&sys=compare-tokenizers&s=" + packed({"text": "a" * 70_000}), "damaged"),
         ("v=1&sys=<script>alert(1)</script>", "no system called"),
     ],
@@ -94,5 +103,7 @@ def test_the_python_snippet_runs_the_same_call(slug):
 
 
 def test_the_python_snippet_holds_what_changed():
-    snippet = share.as_python("compare-tokenizers", defaults("compare-tokenizers") | {"text": 'say "hi"\n', "attack": True})
+    snippet = share.as_python(
+        "compare-tokenizers", defaults("compare-tokenizers") | {"text": 'say "hi"\n', "attack": True}
+    )
     assert snippet.count("\n    ") == 2 and "attack=True" in snippet and repr('say "hi"\n') in snippet

@@ -1,0 +1,47 @@
+"""How views are drawn: one JavaScript file per kind of view, named after it.
+
+A view reaches the browser as its JSON form (tokenlab.views.to_json) and is drawn there with
+`textContent`, never as markup, so a token may hold anything. `_base.js` holds the few helpers
+they share; all files together form one script in the page's head, so panels carry no code.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+HERE = Path(__file__).parent
+PAGE_PARTS = ("picker", "catalogue", "run_bar", "claim", "title")  # drawn the same way, but not views of a Result
+
+def script() -> str:
+    """All drawing code as one script. `_base.js` comes first."""
+    return "\n".join(path.read_text("utf-8") for path in sorted(HERE.glob("*.js")))
+
+from gradio.events import Dependency
+
+class Drawn(gr.HTML):
+    """A component that draws `value` (JSON) with the function `TL.views[kind]`."""
+
+    def __init__(self, kind: str, value: Any = None, **settings: Any):
+        super().__init__(
+            value,
+            html_template="",
+            js_on_load=f"TL.mount({kind!r}, element, props, watch, trigger); // 'choose' 'autorun'",
+            apply_default_css=False,
+            **settings,
+        )
+
+    def get_block_name(self) -> str:
+        return "html"
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+def file_name(kind: str) -> str:
+    """TokenStrip -> token_strip.js"""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower() + ".js"
