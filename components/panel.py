@@ -15,7 +15,7 @@ from components.api import LANE
 from components.controls import Widget, added, widget
 from components.views import Drawn
 from tokenlab import catalog, guard, measurement, spec
-from tokenlab.controls import Choice, Text, Tokenizers
+from tokenlab.controls import Choice, Choices, Text, Tokenizers
 from tokenlab.errors import UserError
 
 LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
@@ -51,9 +51,9 @@ def panel(entry: catalog.Entry, values: dict[str, Any], problem: str) -> None:
 
 
 def _controls(fields: tuple[spec.Field, ...], values: dict[str, Any], key: str) -> list[Widget]:
-    """Parts first, as the panel's own tabs; then text boxes in full width; then the rest side by side."""
+    """First what needs the full width (parts, texts, lists), then the rest side by side."""
     made: dict[str, Widget] = {}
-    wide = [f for f in fields if isinstance(f.control, Text | Tokenizers) or _is_parts(f)]
+    wide = [f for f in fields if isinstance(f.control, Choices | Text | Tokenizers) or _is_parts(f)]
     with gr.Column(elem_classes="tl-controls"):
         for field in wide:
             made[field.name] = widget(field, values[field.name], spec.shown(fields, values, field.name), key)
@@ -148,8 +148,14 @@ def _wire(
             else:
                 yield [gr.skip()] * len(outputs)  # a generator that yields nothing would empty them
 
-        typed = [w.component.input for w in widgets if not _is_parts(w.field)]
-        gr.on([*typed, *(w.component.change for w in makers)], handle_live, inputs, outputs, **settings)
+        # `change`, because a text that is pasted, dropped or loaded from a file gives no `input`.
+        changed = [w.component.change for w in widgets if isinstance(w.field.control, Text | Tokenizers)]
+        moved = [
+            w.component.input
+            for w in widgets
+            if not isinstance(w.field.control, Text | Tokenizers) and not _is_parts(w.field)
+        ]
+        gr.on([*changed, *moved], handle_live, inputs, outputs, **settings)
 
     def halt(request: gr.Request) -> None:
         _stops.stop(request.session_hash, entry.slug)

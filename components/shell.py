@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import urllib.parse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import plotly
 
 from components import api, share
 from components.panel import panel
@@ -18,7 +18,7 @@ from tokenlab import catalog, measurement, spec
 from tokenlab.errors import UserError
 
 ROOT = Path(__file__).parent.parent
-PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+PLOTLY_JS = Path(find_spec("plotly").origin).parent / "package_data" / "plotly.min.js"  # importing it costs time
 TITLE = "TokenLab"
 SENTENCE = (
     "See how text, pictures and sound become tokens: 67 published systems, run live and side by side on your own input."
@@ -67,8 +67,10 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
 
     def choose(event: gr.EventData) -> list[Any]:
         slug = str(getattr(event, "slug", ""))
+        values = getattr(event, "values", {})  # what the panel last ran in this page; checked when it is drawn
         live = [entry.slug for entry in entries if entry.live]
-        return open_panel(share.Opened(slug, {})) if slug in live else [gr.skip(), gr.skip()]
+        known = slug in live and isinstance(values, dict)
+        return open_panel(share.Opened(slug, values)) if known else [gr.skip(), gr.skip()]
 
     def first(state: str, search: str, initial: bool) -> list[Any]:
         """The tab was selected: open what the page's address asks for, else the first live panel, unless one is open."""
@@ -94,7 +96,9 @@ def _asked(state: str) -> share.Opened | None:
         asked = share.Opened(**json.loads(state))
         entry = catalog.find(asked.slug)
         return share.Opened(entry.slug, spec.check(entry.module().run, asked.values), str(asked.problem)[:500])
-    except (UserError, ValueError, TypeError):
+    except UserError as error:
+        return share.Opened(asked.slug, {}, str(error))
+    except (ValueError, TypeError):
         return None
 
 

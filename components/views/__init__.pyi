@@ -16,6 +16,7 @@ import gradio as gr
 HERE = Path(__file__).parent
 PAGE_PARTS = ("picker", "catalogue", "run_bar", "claim", "title")  # drawn the same way, but not views of a Result
 
+
 def script() -> str:
     """All drawing code as one script. `_base.js` comes first."""
     return "\n".join(path.read_text("utf-8") for path in sorted(HERE.glob("*.js")))
@@ -41,6 +42,7 @@ class Drawn(gr.HTML):
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
+
 
 def file_name(kind: str) -> str:
     """TokenStrip -> token_strip.js"""

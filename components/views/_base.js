@@ -1,6 +1,7 @@
 // What all views share: building elements from plain text, mounting, downloads.
 // `asked` is the address that the page was opened with; panels write theirs into it later.
-window.TL = window.TL || { views: {}, asked: location.search };
+// `kept`: what each panel last ran, so that it comes back when it is opened again.
+window.TL = window.TL || { views: {}, asked: location.search, kept: {} };
 
 // h("td", {class: "num"}, "text", child): an element. Strings become text nodes, never markup.
 TL.h = (tag, attributes = {}, ...children) => {

@@ -14,8 +14,8 @@
         onclick: (event) => {
           if (event.ctrlKey || event.metaKey || event.shiftKey) return;
           event.preventDefault();
-          // A panel that is already open keeps what was typed into it.
-          if (!open) trigger("choose", { slug: item.slug });
+          // A panel that is already open keeps what was typed into it; one that was, comes back with what it last ran.
+          if (!open) trigger("choose", { slug: item.slug, values: TL.kept[item.slug] || {} });
         },
       }, h("span", { class: "tl-name" }, item.name), item.workbench ? h("em", {}, "workbench") : null));
     }));
@@ -42,9 +42,10 @@
     const save = TL.button("Download JSON", () => TL.download(`${value.slug}.json`, JSON.stringify({ system: value.slug, values: value.values, result: TL.shown(root) }, null, 1), "application/json"));
     root.append(h("div", { class: "tl-bar" }, h("p", {}, badge, h("span", {}, time)), h("div", { class: "tl-tools" }, copyLink, copyPython, save)), say);
     if (value.problem) root.append(h("p", { class: "tl-problem", role: "alert" }, value.problem));
+    if (value.values) TL.kept[value.slug] = value.values;
     root.dataset.state = value.problem ? "error" : value.state;
     if (value.query && !value.problem && value.state !== "running") history.replaceState(null, "", `?${value.query}`);
-    if (value.autorun && !TL.autoran) { TL.autoran = true; setTimeout(() => trigger("autorun"), 50); }
+    if (value.autorun && !root.tlAutoran) { root.tlAutoran = true; setTimeout(() => trigger("autorun"), 50); }
   };
 
   // Inside a Space's frame the address that works everywhere is the frame's own.

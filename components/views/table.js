@@ -1,7 +1,7 @@
 // A table: numbers right-aligned, headings sort, definitions on demand, CSV to take away.
 (() => {
   const { h } = TL;
-  const PAGE = 200;
+  const PAGE = 100;
   const LONG = 80;
 
   // A long cell shows its beginning; the rest unfolds.

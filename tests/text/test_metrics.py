@@ -261,13 +261,12 @@ def test_agreement_of_an_empty_text():
 def test_table_defines_every_column_and_shows_cost_only_with_a_price():
     numbers = [measured("the cat", Longest("the")), measured("the cat", Characters())]
     table = metrics.numbers_table(["<b>one", "two"], numbers)
-    assert table.columns[0] == "Tokenizer" and "Cost" not in table.columns
-    assert set(table.help) == set(table.columns[1:])
-    assert [row[0] for row in table.rows] == ["<b>one", "two"]
-    row = dict(zip(table.columns, table.rows[1], strict=True))
+    assert table.columns == ("Measure", "<b>one", "two")
+    assert [row[0] for row in table.rows] == list(table.help) and "Cost" not in table.help
+    row = {measure: value for measure, _, value in table.rows}
     assert (row["Tokens"], row["Exact round trip"], row["Vocabulary"]) == (7, "by construction", None)
     priced = metrics.numbers_table(["one"], [dataclasses.replace(numbers[0], cost=0.0000021)])
-    assert priced.columns[-1] == "Cost" and priced.rows[0][-1] == 0.0000021
+    assert priced.rows[-1] == ("Cost", 0.0000021)
     assert views.to_json(table)["kind"] == "Table"
 
 

@@ -1,0 +1,71 @@
+"""A real browser on the running app. A page fails its test when it writes an error to the console."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("chromium", Path(__file__).parent / "chromium.py")
+    chromium = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(chromium)
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
+        started = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM") or chromium.find(), args=options)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_page(app, browser) -> Iterator[Callable[..., Page]]:
+    """open_page(query, width, dark) -> a page whose panel is drawn."""
+    contexts, problems = [], []
+
+    def opened(query: str = "", width: int = 1280, dark: bool = False, ready: str = ".tl-panel .tl-title h2") -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if dark else "light",
+            accept_downloads=True,
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e: problems.append(str(e)))
+        page.goto(f"{app.url}/{query}")
+        page.locator(ready).first.wait_for()
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def axe() -> Callable[[Page], list[str]]:
+    """What axe-core calls serious or critical on a page, one line each."""
+
+    def check(page: Page) -> list[str]:
+        page.evaluate(AXE.read_text("utf-8"))
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        return [
+            f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0]['failureSummary'][:300]}"
+            for v in found
+            if v["impact"] in ("serious", "critical")
+        ]
+
+    return check

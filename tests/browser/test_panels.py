@@ -1,0 +1,50 @@
+"""Every live panel in the browser: default run, light, dark and narrow, accessible, linkable."""
+
+import pytest
+
+from tokenlab import catalog, measurement
+
+LIVE = [entry.slug for entry in catalog.live()]
+
+
+def drawn(page):
+    return page.eval_on_selector_all(
+        ".tl-panel .tl-view", "views => views.filter(v => v.children.length).map(v => v.dataset.kind)"
+    )
+
+
+@pytest.mark.parametrize("slug", LIVE)
+def test_the_stored_run_is_there_at_once(open_page, slug):
+    page = open_page(f"?v=1&sys={slug}")
+    entry = catalog.find(slug)
+    assert page.locator(".tl-title h2").inner_text() == entry.name
+    assert page.locator(".tl-badge").inner_text() == "stored run"
+    kinds = [view["kind"] for view in entry.stored_default()["result"].values() if view and view["kind"] != "Note"]
+    assert set(kinds) <= set(drawn(page)), "a view of the stored run is missing"
+    assert page.locator(".tl-problem:visible").count() == 0
+
+
+@pytest.mark.parametrize("slug", LIVE)
+def test_run_gives_the_same_kinds_of_views(open_page, slug):
+    page = open_page(f"?v=1&sys={slug}")
+    before = drawn(page)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.locator(".tl-badge.now").wait_for(timeout=90_000)
+    assert drawn(page) == before
+
+
+@pytest.mark.parametrize("slug", LIVE)
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
+def test_accessible_and_no_wider_than_the_screen(open_page, axe, slug, width, dark):
+    page = open_page(f"?v=1&sys={slug}", width=width, dark=dark)
+    page.wait_for_timeout(800)
+    assert axe(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("slug", [s for s in LIVE if catalog.find(s).kind == "system"])
+def test_the_claim_is_shown_as_it_is(open_page, slug):
+    page = open_page(f"?v=1&sys={slug}")
+    holds = measurement.stored(slug)["holds"]
+    assert ("holds" if holds else "does not hold") in page.locator(".tl-claim b").inner_text()
+    assert page.locator(".tl-claim").inner_text().count(measurement.stored(slug)["paper"]) == 1

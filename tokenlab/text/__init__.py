@@ -1,0 +1,18 @@
+"""Tokenizers: how text is cut into the pieces that a language model reads.
+
+Members share one interface, `tokenization.py`: a `Tokenizer` cuts a text into byte spans with ids,
+and can list its vocabulary as bytes. `sources.py` turns a short reference such as "mistral-v3",
+"hub:owner/name" or "trained:0a1b..." into a Tokenizer; files that users upload are opened only in a
+child process (`child.py`).
+
+The workbench is `compare.py`; its parts are `metrics.py` (the numbers), `languages.py` (fertility over
+46 languages), `vocabulary.py`, `attack.py`, `training.py` and `replay.py` (train a tokenizer and watch
+it grow).
+
+One file per paper:
+
+- `less_is_better.py`: Rethinking Tokenization, the Less-is-Better model
+- `data_mixture.py`: Data Mixture Inference, what BPE tokenizers reveal about their training data
+
+Still to come: adt, compoundpiece, byte-probabilities, dahsf, xgrammar, dynamic-tokenization, zett.
+"""

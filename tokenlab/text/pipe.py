@@ -1,0 +1,33 @@
+"""Messages between the app and its child processes: one line of JSON, then raw bytes. Never pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+HEAD_BYTES = 100_000
+BODY_BYTES = 100_000_000  # what one message may carry, so that a broken child cannot fill the app's memory
+
+
+def send(stream: BinaryIO, head: dict[str, Any], parts: Sequence[bytes] = ()) -> None:
+    """Write a message. Raises OSError when the other side is gone."""
+    stream.write(json.dumps({"head": head, "sizes": [len(part) for part in parts]}).encode() + b"\n")
+    for part in parts:
+        stream.write(part)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
+    """Read a message; None at the end of the stream. Raises ValueError when it is not well formed."""
+    line = stream.readline(HEAD_BYTES)
+    if not line:
+        return None
+    message = json.loads(line)
+    head, sizes = dict(message["head"]), message["sizes"]
+    if sum(sizes) > BODY_BYTES or any(size < 0 for size in sizes):
+        raise ValueError("the message is too large")
+    parts = [stream.read(size) for size in sizes]
+    if [len(part) for part in parts] != sizes:
+        return None
+    return head, parts

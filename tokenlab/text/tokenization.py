@@ -1,0 +1,79 @@
+"""The interface that all tokenizers of the text family share.
+
+A tokenization is byte offsets into the text's UTF-8, because tokens need not respect characters:
+a token's text comes from its bytes, grouped into whole graphemes, never from decoding one id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import regex
+
+
+class Kind(IntEnum):
+    """What an entry of a vocabulary is."""
+
+    NORMAL = 0
+    BYTE = 1  # byte fallback: one byte that no larger entry covers
+    UNKNOWN = 2  # stands for text that the vocabulary cannot write
+    SPECIAL = 3  # control symbols, never made from a user's text
+
+
+@dataclass(frozen=True)
+class Tokenization:
+    """ids (n,) int64, -1 where the tokenizer has no id; starts, ends (n,) int64: byte spans in the
+    text's UTF-8. starts and ends never fall. Gaps are text that the tokenizer dropped; equal spans are
+    tokens that share characters which the tokenizer rewrote before cutting."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Tokenizer(Protocol):
+    """One tokenizer. `ref` names it in links and on the command line, `name` on the page."""
+
+    ref: str
+    name: str
+    vocabulary_size: int | None  # None: open vocabulary (characters, words)
+
+    def encode(self, text: str) -> Tokenization:
+        """Cut `text`; special tokens in it stay text, none are added."""
+
+    def decode(self, ids: np.ndarray) -> str | None:
+        """The library's own way back; None when there is none (open vocabulary: ids are -1)."""
+
+    def pieces(self) -> list[bytes]:
+        """The bytes of every entry, by id; b"" for special entries. Empty list: open vocabulary."""
+
+    def kinds(self) -> np.ndarray:
+        """(|V|,) uint8 of Kind."""
+
+    def merges(self) -> list[tuple[bytes, bytes]] | None:
+        """BPE merges by rank as pairs of bytes; None when the tokenizer is not BPE."""
+
+
+GRAPHEME = regex.compile(r"\X")
+
+
+def graphemes(text: str) -> list[str]:
+    """User-perceived characters (Unicode UAX #29 extended grapheme clusters)."""
+    if text.isascii() and "\r" not in text:
+        return list(text)
+    return GRAPHEME.findall(text)
+
+
+@lru_cache(maxsize=16)
+def grapheme_ends(text: str) -> np.ndarray:
+    """(g,) int64: the byte offset in UTF-8 at which each grapheme ends."""
+    if text.isascii() and "\r" not in text:
+        return np.arange(1, len(text) + 1)
+    return np.cumsum([len(g.encode()) for g in GRAPHEME.findall(text)], dtype=np.int64)
