@@ -3,9 +3,10 @@
 import os
 
 from components import shell
+from tokenlab import limits
 
 demo = shell.build()
-demo.queue(max_size=30, default_concurrency_limit=4)
+demo.queue(max_size=limits.QUEUE, default_concurrency_limit=4)
 
 if __name__ == "__main__":
     host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")

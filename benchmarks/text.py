@@ -1,6 +1,6 @@
 """Tokenizers: what TokenLab adds to the bare libraries. Prints ratios measured in one run.
 
-python benchmarks/text.py
+python -m benchmarks.text
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def timed(work: Callable[[], object]) -> float:
 def alternate(jobs: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Median seconds of each job; the jobs take turns, so that a busy machine hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for name, job in jobs.items():
+    for job in jobs.values():
         job()  # warm
     for _ in range(ROUNDS):
         for name, job in jobs.items():

@@ -110,7 +110,7 @@ def _tokenizers(field: Field, refs: list[str], common: dict[str, Any]) -> Widget
     key = common["key"]
     upload = gr.UploadButton(
         "Upload tokenizer.json, .model or .tiktoken",
-        type="binary",
+        type="filepath",
         size="sm",
         visible=common["visible"],
         key=f"{key}-upload",
@@ -132,25 +132,16 @@ def _tokenizers(field: Field, refs: list[str], common: dict[str, Any]) -> Widget
 def _receiver(most: int):
     """The handler of an upload: the file becomes a reference that joins the choice."""
 
-    def receive(data: Any, refs: list[str], event: gr.EventData) -> tuple[Any, Any]:
+    def receive(path: str, refs: list[str]) -> tuple[Any, Any]:
         from tokenlab.text import sources
 
         try:
-            name = _upload_name(event)
-            ref = guard.sentence(sources.register_file, data, name)
+            ref = guard.sentence(sources.register_path, path)
         except UserError as error:
             return gr.skip(), str(error)
         return added(refs, ref, most), None
 
     return receive
-
-
-def _upload_name(event: gr.EventData) -> str:
-    """The file's own name, for the label. The widget's event carries it; the bytes alone do not."""
-    data = getattr(event, "_data", None) or {}
-    item = data[0] if isinstance(data, list) and data else data
-    name = item.get("orig_name") if isinstance(item, dict) else None
-    return str(name or "uploaded file")
 
 
 def added(refs: list[str], ref: str, most: int) -> Any:

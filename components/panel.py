@@ -141,9 +141,10 @@ def _wire(
     live = getattr(module, "LIVE", None)
     if live:
         # Quick systems answer while the user types; `always_last` skips the states in between.
-        def handle_live(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
+        def handle_live(request: gr.Request, shown: Any, *raw: Any) -> Iterator[list[Any]]:
             values = {w.field.name: value for w, value in zip(widgets, raw, strict=True)}
-            if values[live[0]] in live[1:]:
+            # A text box may also report a change when the panel opens.
+            if values[live[0]] in live[1:] and values != _shown_values(shown):
                 yield from handle(request, *raw)
             else:
                 yield [gr.skip()] * len(outputs)  # a generator that yields nothing would empty them
@@ -155,7 +156,7 @@ def _wire(
             for w in widgets
             if not isinstance(w.field.control, Text | Tokenizers) and not _is_parts(w.field)
         ]
-        gr.on([*changed, *moved], handle_live, inputs, outputs, **settings)
+        gr.on([*changed, *moved], handle_live, [bar, *inputs], outputs, **settings)
 
     def halt(request: gr.Request) -> None:
         _stops.stop(request.session_hash, entry.slug)
@@ -236,6 +237,12 @@ def _bar(
         "values": {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()},
         "autorun": autorun,
     }
+
+
+def _shown_values(bar: Any) -> Any:
+    """The values of the run that the page shows, as the run bar holds them in the browser."""
+    data = bar.get("data") if isinstance(bar, dict) else None
+    return data.get("values") if isinstance(data, dict) else None
 
 
 def _python(value: Any) -> Any:

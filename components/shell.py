@@ -49,7 +49,7 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
     `opened` holds what is open as JSON {slug, values, problem}; its change draws the panel. It lives in the
     browser and not in a gr.State, whose changes before the page has settled are lost."""
     entries = catalog.of_family(family.slug)
-    opened = gr.Textbox("", visible="hidden")
+    opened, wanted = gr.Textbox("", visible="hidden"), gr.Textbox("", visible="hidden")
     with gr.Row(elem_classes="tl-columns"):
         with gr.Column(scale=0, min_width=230, elem_classes="tl-side"):
             picker = Drawn("picker", _picker(family, ""))
@@ -66,14 +66,15 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
         return [json.dumps(dataclasses.asdict(asked)), _picker(family, asked.slug)]
 
     def choose(event: gr.EventData) -> list[Any]:
+        """Empty the panel first: Gradio would hand the old panel's components over to the new one, by position."""
         slug = str(getattr(event, "slug", ""))
         values = getattr(event, "values", {})  # what the panel last ran in this page; checked when it is drawn
         live = [entry.slug for entry in entries if entry.live]
         known = slug in live and isinstance(values, dict)
-        return open_panel(share.Opened(slug, values)) if known else [gr.skip(), gr.skip()]
+        return ["", *open_panel(share.Opened(slug, values))] if known else [gr.skip()] * 3
 
     def first(state: str, search: str, initial: bool) -> list[Any]:
-        """The tab was selected: open what the page's address asks for, else the first live panel, unless one is open."""
+        """The tab was selected: unless a panel is open, open what the address asks for, else the first live one."""
         asked = share.read(dict(urllib.parse.parse_qsl(str(search)[1:])))
         live = [entry.slug for entry in entries if entry.live]
         if asked and asked.slug in live and not state:
@@ -83,7 +84,9 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
             return [gr.skip(), gr.skip()]
         return open_panel(share.Opened(live[0], {}))
 
-    picker.choose(choose, None, [opened, picker], **QUIET)
+    picker.choose(choose, None, [opened, wanted, picker], **QUIET).success(
+        lambda state: state or gr.skip(), wanted, opened, **QUIET
+    )
     # The first select comes with the page itself; only then may the address point to another tab.
     js = "(state) => { const initial = !TL.entered; TL.entered = true; return [state, TL.asked, initial]; }"
     address, initial = gr.Textbox(visible="hidden"), gr.Checkbox(visible="hidden")

@@ -115,10 +115,8 @@ def reproduce(
             broken.append(entry.slug)
         if not as_json:
             verdict = "holds" if measured.holds else "does not hold"
-            print(
-                f"{entry.slug}: {measured.metric} {measured.value:.4g}, bar {measured.bar:.4g}, {verdict}. {measured.reason}",
-                flush=True,
-            )
+            numbers = f"{measured.metric} {measured.value:.4g}, bar {measured.bar:.4g}, {verdict}"
+            print(f"{entry.slug}: {numbers}. {measured.reason}", flush=True)
     if as_json:
         print(json.dumps(rows, indent=1))
     if broken:

@@ -86,7 +86,8 @@ class Replay(View):
     events: tuple[tuple[int, int, int], ...]
 
     def alt(self) -> str:
-        return f"{self.title}: {len(self.units)} units, {len(self.steps) - 1} steps from {self.steps[0]} to {self.steps[-1]}."
+        ends = f"from {self.steps[0]} to {self.steps[-1]}"
+        return f"{self.title}: {len(self.units)} units, {len(self.steps) - 1} steps {ends}."
 
 
 @dataclass(frozen=True, kw_only=True)

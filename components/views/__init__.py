@@ -23,16 +23,23 @@ def script() -> str:
 
 
 class Drawn(gr.HTML):
-    """A component that draws `value` (JSON) with the function `TL.views[kind]`."""
+    """A component that draws its value (JSON) with the function `TL.views[kind]`.
+
+    The kind travels in the value, because the page may hand a component over to another panel's view."""
 
     def __init__(self, kind: str, value: Any = None, **settings: Any):
+        self.kind = kind
         super().__init__(
             value,
             html_template="",
-            js_on_load=f"TL.mount({kind!r}, element, props, watch, trigger); // 'choose' 'autorun'",
+            js_on_load="TL.mount(element, props, watch, trigger); // 'choose' 'autorun'",
             apply_default_css=False,
             **settings,
         )
+
+    def postprocess(self, value: Any) -> dict[str, Any] | None:
+        """Data as {"kind": ..., "data": ...}; None draws nothing."""
+        return None if value is None else {"kind": self.kind, "data": value}
 
     def get_block_name(self) -> str:
         return "html"

@@ -17,16 +17,17 @@ TL.h = (tag, attributes = {}, ...children) => {
 
 // Draw props.value beside the component's template now and whenever it changes. Beside, because Gradio renders the
 // template again after any change of a property and would wipe out what is inside. A view that fails says so in place.
-TL.mount = (kind, element, props, watch, trigger) => {
-  const root = TL.h("div", { class: "tl-view", "data-kind": kind });
+TL.mount = (element, props, watch, trigger) => {
+  const root = TL.h("div", { class: "tl-view" });
   element.after(root);
   const draw = () => {
     root.replaceChildren();
     root.tlValue = null;
-    const value = props.value;
-    if (value === null || value === undefined || value === "") return;
+    if (!props.value) return;
+    const { kind, data } = props.value;
+    root.dataset.kind = kind;
     try {
-      TL.views[kind](root, value, trigger);
+      TL.views[kind](root, data, trigger);
     } catch (error) {
       console.error(error);
       root.append(TL.h("p", { class: "tl-problem", role: "alert" }, "This view could not be drawn."));

@@ -31,21 +31,35 @@
   };
 
   // What was run and what can be done with it.
-  // value: {state: stored|now|running|error, seconds, problem, query, left_out, python, slug, autorun, made_on}
-  TL.views.run_bar = (root, value, trigger) => {
-    const words = { stored: "stored run", now: "run now", running: "running", partial: "stopped early" };
-    const badge = h("span", { class: `tl-badge ${value.state}` }, words[value.state] || "not run");
-    const time = value.seconds === null || value.seconds === undefined ? "" : value.state === "stored" ? ` made on ${value.made_on}` : value.cached ? " from this server's memory" : ` ${value.seconds < 1 ? Math.round(value.seconds * 1000) + " ms" : value.seconds.toFixed(1) + " s"}`;
+  // value: {state: stored|now|running|partial|error|none, seconds, cached, problem, query, left_out, python, slug, values, autorun, made_on}
+  TL.views.run_bar = (root, given, trigger) => {
+    // While a run goes on, and after one that failed, the page still shows the run before: so do its link and snippet.
+    const value = given.query ? given : { ...root.tlShown, cached: false, seconds: null, problem: "", ...given };
+    if (given.query) root.tlShown = given;
     const say = h("p", { class: "tl-said", role: "status" });
+    root.append(h("div", { class: "tl-bar" }, h("p", {}, h("span", { class: `tl-badge ${value.state}` }, STATES[value.state] || "not run"), h("span", {}, timing(value))), h("div", { class: "tl-tools" }, value.query ? tools(root, value, say) : [])), say);
+    if (value.problem) root.append(h("p", { class: "tl-problem", role: "alert" }, value.problem));
+    root.dataset.state = value.problem ? "error" : value.state;
+    if (!given.query) return;
+    TL.kept[value.slug] = value.values;
+    if (!value.problem) history.replaceState(null, "", `?${value.query}`);
+    if (value.autorun && !root.tlAutoran) { root.tlAutoran = true; setTimeout(() => trigger("autorun"), 50); }
+  };
+
+  const STATES = { stored: "stored run", now: "run now", running: "running", partial: "stopped early", error: "not run" };
+
+  const timing = (value) => {
+    if (value.state === "stored") return ` made on ${value.made_on}`;
+    if (value.cached) return " from this server's memory";
+    if (value.seconds === null || value.seconds === undefined) return "";
+    return value.seconds < 1 ? ` ${Math.round(value.seconds * 1000)} ms` : ` ${value.seconds.toFixed(1)} s`;
+  };
+
+  const tools = (root, value, say) => {
     const copyLink = TL.button("Copy link", () => { TL.copy(TL.address(value.query), copyLink); say.textContent = value.left_out; });
     const copyPython = TL.button("Copy as Python", () => TL.copy(value.python, copyPython));
-    const save = TL.button("Download JSON", () => TL.download(`${value.slug}.json`, JSON.stringify({ system: value.slug, values: value.values, result: TL.shown(root) }, null, 1), "application/json"));
-    root.append(h("div", { class: "tl-bar" }, h("p", {}, badge, h("span", {}, time)), h("div", { class: "tl-tools" }, copyLink, copyPython, save)), say);
-    if (value.problem) root.append(h("p", { class: "tl-problem", role: "alert" }, value.problem));
-    if (value.values) TL.kept[value.slug] = value.values;
-    root.dataset.state = value.problem ? "error" : value.state;
-    if (value.query && !value.problem && value.state !== "running") history.replaceState(null, "", `?${value.query}`);
-    if (value.autorun && !root.tlAutoran) { root.tlAutoran = true; setTimeout(() => trigger("autorun"), 50); }
+    const saved = () => JSON.stringify({ system: value.slug, values: value.values, result: TL.shown(root) }, null, 1);
+    return [copyLink, copyPython, TL.button("Download JSON", () => TL.download(`${value.slug}.json`, saved(), "application/json"))];
   };
 
   // Inside a Space's frame the address that works everywhere is the frame's own.

@@ -23,7 +23,9 @@ def browser() -> Iterator[Browser]:
     spec.loader.exec_module(chromium)
     with sync_playwright() as playwright:
         options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
-        started = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM") or chromium.find(), args=options)
+        started = playwright.chromium.launch(
+            executable_path=os.environ.get("CHROMIUM") or chromium.find(), args=options
+        )
         yield started
         started.close()
 

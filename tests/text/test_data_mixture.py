@@ -216,7 +216,7 @@ def test_words_are_cut_as_the_target_cuts_them():
         [b"Hi", b" you", b"2", b"go", b",", b" ", b" ok", b" ", b"1", b"2", b"\n"],
         True,
     )
-    cut, known = dm.words_of(object(), single_bytes)
+    cut, known = dm.words_of(Fake(False), single_bytes)
     assert (list(cut("Hi you2, ok")), known) == ([b"Hi", b" you", b"2", b",", b" ok"], False)
 
 

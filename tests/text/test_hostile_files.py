@@ -358,7 +358,7 @@ def test_hub_offline(offline):
     with pytest.raises(UserError) as caught:
         sources.load("hub:openai-community/gpt2")
     assert "cannot be reached" in one_sentence(caught)
-    assert time.monotonic() - started < remote.CONNECT_SECONDS
+    assert time.monotonic() - started < limits.CONNECT_SECONDS
     works_again()
 
 
@@ -373,7 +373,7 @@ def test_hub_offline_with_a_copy_in_the_cache(offline, tmp_path):
 
 def test_hub_that_never_ends(hub, monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(remote, "HUB_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "HUB_SECONDS", 0.2)
     monkeypatch.setattr(remote, "_hub_file", lambda repo: release.wait() and (GOOD, "tokenizer.json"))
     with pytest.raises(UserError) as caught:
         sources.load("hub:owner/slow")
@@ -395,7 +395,7 @@ def test_tiktoken_offline(monkeypatch, tmp_path):
 def test_tiktoken_download_goes_on_in_the_background(monkeypatch):
     release = threading.Event()
     toy = tiktoken.Encoding("toy", pat_str=".", mergeable_ranks={bytes([b]): b for b in range(256)}, special_tokens={})
-    monkeypatch.setattr(remote, "TIKTOKEN_SECONDS", 0.2)
+    monkeypatch.setattr(limits, "TIKTOKEN_SECONDS", 0.2)
     monkeypatch.setattr(tiktoken, "get_encoding", lambda name: release.wait() and toy)
     sources._slots.pop("tiktoken:gpt2", None)
     with pytest.raises(UserError, match="still being downloaded"):

@@ -621,6 +621,13 @@ def test_judge_wants_both_conditions_against_both_kinds_of_words(tokens, bits, h
     }
     verdict, sentence = lib.judge("toys", found)
     assert verdict is holds and ("does not hold" in sentence) is not holds
+    assert f"{bits:.3f} against 1.100 of BPE" in sentence
+
+
+def test_where_bpe_wins_the_sweep_is_told():
+    better, worse = scores(LiB=(1.0, 1.0), BPE=(1.0, 1.1)), scores(LiB=(1.0, 1.2), BPE=(1.0, 1.1))
+    assert "at every point" in lib.lost_to_bpe([better])
+    assert lib.lost_to_bpe([better, worse]) == "BPE needs fewer bits at 9 types of the sweep."
 
 
 def test_interval_of_three():
@@ -648,7 +655,7 @@ def test_experiment_end_to_end_on_two_small_corpora():
     texts = [s.text for s in lib.sentences(story_corpus.stories(40), True)]
     found = lib.experiment({"even": texts[::2], "odd": texts[1::2]}, judged=6, sweep=(3, 6), seeds=1, most=150)
     assert found.n == 15 * 2 and found.bar == found.baseline and found.random > found.value
-    assert found.holds == ("does not hold" not in found.reason)
+    assert found.holds == ("does not hold" not in found.reason) and "of the sweep" in found.reason
     json.dumps(found.to_json())
     assert [type(view).__name__ for view in found.figures] == ["Lines"] * 4 + ["Table"] * 4
     kept = {row[0]: row for row in found.figures[4].rows}

@@ -276,7 +276,7 @@ def test_agreement_view():
     assert "lowest 0.333 at a, b" in view.alt()
 
 
-@pytest.mark.parametrize("sample", ["showcase", "mixed", "code"])
+@pytest.mark.parametrize("sample", ["showcase", "mixed", "python"])
 def test_real_tokenizers(sample):
     text = samples.text(sample)
     facts = metrics.text_facts(text)

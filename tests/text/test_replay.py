@@ -10,7 +10,7 @@ from tokenlab.text import adapters, replay, samples, training
 from tokenlab.text.tokenizer_json import TokenizerJson
 from tokenlab.text.training import Recipe
 
-TEXT = samples.text("story") + "\n" + samples.text("mixed") + "\n" + samples.text("code")
+TEXT = samples.text("story") + "\n" + samples.text("mixed") + "\n" + samples.text("python")
 PROBE = st.text(
     st.characters(exclude_categories=["Cs"]) | st.sampled_from("the lamp in aeiou\n\t日本é👩\u200d"),
     min_size=1,

@@ -21,7 +21,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from tokenlab.errors import UserError
 from tokenlab.text import adapters, files, merge_tree, sandbox, sources, spans
-from tokenlab.text.tokenization import Kind
+from tokenlab.text.tokenization import Kind, utf8_offsets
 from tokenlab.text.tokenizer_json import TokenizerJson
 from tokenlab.text.uploads import Uploads
 
@@ -177,7 +177,7 @@ def test_spelling_is_joining(pieces, data):
 
 @given(ANY_TEXT)
 def test_byte_offsets_are_lengths_of_prefixes(text):
-    assert spans.byte_offsets(text).tolist() == [len(text[:i].encode()) for i in range(len(text) + 1)]
+    assert utf8_offsets(text).tolist() == [len(text[:i].encode()) for i in range(len(text) + 1)]
 
 
 @given(ANY_TEXT)
@@ -185,7 +185,7 @@ def test_words_end_where_regex_sees_a_boundary(text):
     import regex
 
     inner = {m.start() for m in regex.finditer(r"(?w)\b", text)} | ({0, len(text)} if text else set())
-    offsets = spans.byte_offsets(text)
+    offsets = utf8_offsets(text)
     tokens = sources.load("words").encode(text)
     assert {*tokens.starts.tolist(), *tokens.ends.tolist()} == {int(offsets[i]) for i in inner}
 
@@ -554,7 +554,7 @@ def test_upload_of_ranks():
     assert tokenizer.kinds()[[32, 0xC3, 256]].tolist() == [Kind.NORMAL, Kind.BYTE, Kind.NORMAL]
     assert tokenizer.decode(np.array([257, 0xC3, 0xA9])) == "abcé"
     # The pattern is not in the file: that of cl100k_base cuts "1234" into "123" and "4".
-    assert sources.label(ref) == tokenizer.name == "toy.tiktoken (cl100k_base pattern)"
+    assert sources.label(ref) == tokenizer.name == f"toy.tiktoken {ref[-4:]} (cl100k_base pattern)"
 
 
 def test_pattern_is_that_of_cl100k(monkeypatch):
@@ -568,14 +568,15 @@ def test_same_bytes_same_reference_and_safe_name():
     data = json.dumps(bpe_json()).encode()
     ref = sources.register_file(data, "../../x/<img onerror=1>.json")
     assert ref == sources.register_file(data, "again.json")
-    assert sources.label(ref) == "_img onerror_1_.json"
+    assert sources.label(ref) == f"_img onerror_1_.json {ref[-4:]}"
     assert sources.load(ref) is sources.load(ref)
 
 
 def test_path_of_the_command_line(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(bpe_json(("x", "y"), ())))
-    assert sources.label(sources.register_path(path)) == "mine.json"
+    ref = sources.register_path(path)
+    assert sources.label(ref) == f"mine.json {ref[-4:]}"
     with pytest.raises(UserError, match="cannot be read"):
         sources.register_path(tmp_path / "missing.json")
 
@@ -718,3 +719,24 @@ def test_kind_of_a_file_is_seen_from_its_content():
 )
 def test_nested_repeats(pattern, nested):
     assert files.nested_repeat(pattern) is nested
+
+
+PRE_TOKENIZED = [
+    ("bytes", "é!", [b"\xc3", b"\xa9", b"!"]),
+    ("words", "one, two", [b"one", b",", b" ", b"two"]),
+    ("tekken-240911", "one two", [b"one", b" two"]),
+    ("mistral-v3", "one two", [b"one two"]),
+]
+
+
+@pytest.mark.parametrize(("ref", "text", "parts"), PRE_TOKENIZED)
+def test_pre_tokenize(ref, text, parts):
+    assert sources.load(ref).pre_tokenize(text) == parts
+
+
+def test_pre_tokenize_of_an_upload_is_its_own_rule():
+    config = json.loads((Path(__file__).parent / "toy_tokenizer.json").read_text("utf-8"))
+    config["normalizer"] = {"type": "Lowercase"}
+    config["pre_tokenizer"] = {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated", "invert": False}
+    ref = sources.register_file(json.dumps(config).encode(), "toy.json")
+    assert sources.load(ref).pre_tokenize("AB abc") == [b"ab", b" ", b"abc"]

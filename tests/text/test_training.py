@@ -17,7 +17,7 @@ from tokenlab.text.tokenization import Kind
 from tokenlab.text.training import Recipe
 
 ROOT = training.ROOT
-TEXT = samples.text("story") + "\n" + samples.text("mixed") + "\n" + samples.text("code")
+TEXT = samples.text("story") + "\n" + samples.text("mixed") + "\n" + samples.text("python")
 ANY = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("the lamp \n\t日本é👩\u200d"), max_size=60)
 
 
@@ -32,12 +32,12 @@ def tokenizers():
 
 
 def test_samples():
-    assert samples.names() == ("showcase", "story", "code", "german", "mixed")
+    assert samples.names() == ("showcase", "story", "stories", "python", "german", "mixed")
     for name in samples.names():
         text = samples.text(name)
         assert unicodedata.is_normalized("NFC", text) and text.strip() == text
     assert 350 <= len(samples.text("showcase")) <= 450
-    compile(samples.text("code"), "code", "exec")
+    compile(samples.text("python"), "python", "exec")
     with pytest.raises(UserError, match="choose one of showcase"):
         samples.text("../../etc/passwd")
 
@@ -48,7 +48,7 @@ def test_bpe_by_hand():
     model = json.loads(training.tokenizer_json(ref))["model"]
     assert model["merges"] == [["a", "a"], ["a", "b"], ["aa", "ab"]]
     assert len(model["vocab"]) == 259
-    assert training.label(ref) == "BPE 259 (yours)"
+    assert training.label(ref) == f"BPE 259 (yours, text {ref[-4:]})"
 
 
 def test_wordpiece_by_hand():
@@ -306,10 +306,7 @@ def test_unknown_references(ref):
 
 
 def test_label_before_training():
-    assert (
-        training.label(training.register(Recipe("WordPiece", 12_345, text="never trained")))
-        == "WordPiece 12,345 (yours)"
-    )
+    assert training.label(training.register(Recipe("WordPiece", 12_345))) == "WordPiece 12,345 (yours, story)"
 
 
 def test_the_store_forgets_the_least_recently_used():

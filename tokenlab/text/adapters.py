@@ -16,8 +16,8 @@ import numpy as np
 import regex
 
 from tokenlab.text.merge_tree import Ranks, single_bytes, single_characters
-from tokenlab.text.spans import Pieces, byte_offsets, located, offsets_of, spelled, tiled, utf8
-from tokenlab.text.tokenization import Kind, Tokenization, grapheme_ends
+from tokenlab.text.spans import Pieces, located, offsets_of, spelled, tiled, utf8
+from tokenlab.text.tokenization import Kind, Tokenization, grapheme_ends, utf8_offsets
 
 if TYPE_CHECKING:
     import tiktoken
@@ -39,6 +39,9 @@ class Bytes:
 
     def pieces(self) -> list[bytes]:
         return [bytes([b]) for b in range(256)]
+
+    def pre_tokenize(self, text: str) -> list[bytes]:
+        return [bytes([b]) for b in utf8(text)]
 
     def kinds(self) -> np.ndarray:
         """All NORMAL: there is nothing larger to fall back from."""
@@ -71,6 +74,10 @@ class OpenVocabulary:
     def merge_parts(self, piece_id: int) -> None:
         return None
 
+    def pre_tokenize(self, text: str) -> list[bytes]:
+        data, cut = utf8(text), self.encode(text)
+        return [data[start:end] for start, end in zip(cut.starts, cut.ends, strict=True)]
+
 
 class Characters(OpenVocabulary):
     """User-perceived characters: extended grapheme clusters (Unicode UAX #29)."""
@@ -99,7 +106,7 @@ class Words(OpenVocabulary):
         utf8(text)
         units = _UNIT.findall(text)
         cuts = offsets_of(np.fromiter(map(len, units), np.int64, len(units)))
-        return tiled(np.full(len(units), -1), cuts if text.isascii() else byte_offsets(text)[cuts])
+        return tiled(np.full(len(units), -1), cuts if text.isascii() else utf8_offsets(text)[cuts])
 
 
 class ByteBPE:
@@ -157,6 +164,10 @@ class ByteBPE:
     def merge_parts(self, piece_id: int) -> tuple[bytes, bytes] | None:
         """The two entries that merge into this one; None for single bytes and special entries."""
         return self._ranks.parts(self._pieces.pieces[piece_id])
+
+    def pre_tokenize(self, text: str) -> list[bytes]:
+        """By the encoding's own pattern; what the pattern leaves out is in no part, as in tiktoken."""
+        return [part.encode() for part in regex.findall(self.encoding._pat_str, text)]
 
 
 # Types of pieces in sentencepiece_model.proto. User-defined symbols (4) are matched in any text: that is
@@ -222,6 +233,10 @@ class SentencePiece:
         if self._ranks is None or not self._mergeable[piece_id]:
             return None
         return self._ranks.parts(self._pieces.pieces[piece_id])
+
+    def pre_tokenize(self, text: str) -> list[bytes]:
+        """The whole text: SentencePiece splits at spaces when it trains, not when it encodes."""
+        return [utf8(text)]
 
 
 def _sentencepiece_bytes(piece: str, type: int) -> bytes:

@@ -96,6 +96,10 @@ def _merge_parts(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[b
     return list(tokenizer.merge_parts(head["id"]) or ())
 
 
+def _pre_tokenize(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[bytes]:
+    return _packed(tokenizer.pre_tokenize(parts[0].decode()))
+
+
 def _packed(items: list[bytes]) -> list[bytes]:
     return [np.array([len(item) for item in items], dtype=np.int64).tobytes(), b"".join(items)]
 
@@ -108,6 +112,7 @@ ANSWERS = {
     "kinds": _kinds,
     "merges": _merges,
     "merge_parts": _merge_parts,
+    "pre_tokenize": _pre_tokenize,
 }
 
 if __name__ == "__main__":

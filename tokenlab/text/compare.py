@@ -91,7 +91,7 @@ def run(
     size: Annotated[
         int, Slider("Vocabulary size", minimum=280, maximum=limits.TRAINED_VOCABULARY, step=20, when=("part", TRAIN))
     ] = 1000,
-    corpus: Annotated[str, Choice("Train on", options=(*samples.names(), YOURS), when=("part", TRAIN))] = "story",
+    corpus: Annotated[str, Choice("Train on", options=(*samples.names()[1:], YOURS), when=("part", TRAIN))] = "stories",
     training_text: Annotated[
         str,
         Text(

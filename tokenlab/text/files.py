@@ -19,7 +19,6 @@ from tokenlab.text.tokenization import Tokenizer
 from tokenlab.text.tokenizer_json import TokenizerJson, components
 
 TAKEN = "a tokenizer.json, a SentencePiece .model or a .tiktoken file"
-PATTERN_CHARACTERS = 10_000  # of one regular expression in a tokenizer.json
 
 # Pickles since protocol 2 begin with 0x80 and the protocol's number; torch checkpoints are zip archives.
 _ARCHIVES = {
@@ -92,7 +91,7 @@ def checked_json(data: bytes, name: str) -> dict[str, Any]:
     if not all(type(i) is int and 0 <= i < limits.VOCABULARY for i in ids):
         raise UserError(f"{name} has ids outside 0 to {limits.VOCABULARY:,}; please choose a smaller tokenizer.")
     for pattern in patterns(config):
-        if len(pattern) > PATTERN_CHARACTERS or nested_repeat(pattern):
+        if len(pattern) > limits.PATTERN_CHARACTERS or nested_repeat(pattern):
             raise UserError(
                 f"{name} has a regular expression that may take for ever (a repeat inside a repeat); "
                 "please choose another tokenizer."

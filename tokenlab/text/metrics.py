@@ -18,8 +18,7 @@ import numpy as np
 import regex
 
 from tokenlab import limits, views
-from tokenlab.text.spans import byte_offsets
-from tokenlab.text.tokenization import Kind, Tokenization, Tokenizer, grapheme_ends
+from tokenlab.text.tokenization import Kind, Tokenization, Tokenizer, grapheme_ends, utf8_offsets
 
 ALPHA = 2.5  # the order for which Zouhar et al. (2023, abstract) report a correlation of 0.78 with BLEU
 
@@ -47,7 +46,7 @@ class TextFacts:
 def text_facts(text: str) -> TextFacts:
     """Count and locate the words and characters of a text. UserError: a lone surrogate."""
     limits.check_unicode(text)
-    offsets = byte_offsets(text)
+    offsets = utf8_offsets(text)
     words, starts, ends = _words(text)
     return TextFacts(
         text=text,

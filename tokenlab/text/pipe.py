@@ -6,8 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-HEAD_BYTES = 100_000
-BODY_BYTES = 100_000_000  # what one message may carry, so that a broken child cannot fill the app's memory
+from tokenlab import limits
 
 
 def send(stream: BinaryIO, head: dict[str, Any], parts: Sequence[bytes] = ()) -> None:
@@ -20,12 +19,12 @@ def send(stream: BinaryIO, head: dict[str, Any], parts: Sequence[bytes] = ()) ->
 
 def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
     """Read a message; None at the end of the stream. Raises ValueError when it is not well formed."""
-    line = stream.readline(HEAD_BYTES)
+    line = stream.readline(limits.CHILD_HEAD_BYTES)
     if not line:
         return None
     message = json.loads(line)
     head, sizes = dict(message["head"]), message["sizes"]
-    if sum(sizes) > BODY_BYTES or any(size < 0 for size in sizes):
+    if sum(sizes) > limits.CHILD_BODY_BYTES or any(size < 0 for size in sizes):
         raise ValueError("the message is too large")
     parts = [stream.read(size) for size in sizes]
     if [len(part) for part in parts] != sizes:

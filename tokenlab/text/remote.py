@@ -16,9 +16,6 @@ from tokenlab.errors import UserError
 if TYPE_CHECKING:
     import tiktoken
 
-TIKTOKEN_SECONDS = 20.0  # for a download of a few MB, which then goes on in the background
-HUB_SECONDS = 30.0  # for one Hub file
-CONNECT_SECONDS = 5.0  # until the Hub answers at all
 HUB_FILES = ("tokenizer.json", "tokenizer.model")
 
 
@@ -35,7 +32,7 @@ def tiktoken_encoding(name: str) -> tiktoken.Encoding:
 
     try:
         return _in_time(
-            TIKTOKEN_SECONDS,
+            limits.TIKTOKEN_SECONDS,
             f"tiktoken:{name}",
             lambda: tiktoken.get_encoding(name),
             f"{name} is still being downloaded; please try again in a minute.",
@@ -53,7 +50,7 @@ def hub_file(repo: str) -> tuple[bytes, str]:
     No token is ever sent. A copy in the user's own Hub cache serves when there is no connection.
     UserError: off-line, no such repository, gated, no such file, too large, too slow."""
     return _in_time(
-        HUB_SECONDS,
+        limits.HUB_SECONDS,
         f"hub:{repo}",
         lambda: _hub_file(repo),
         f"The Hugging Face Hub took too long to send {repo}; please try again later.",
@@ -74,7 +71,7 @@ def _hub_file(repo: str) -> tuple[bytes, str]:
     try:
         for filename in HUB_FILES:
             try:
-                found = get_hf_file_metadata(hf_hub_url(repo, filename), token=False, timeout=CONNECT_SECONDS)
+                found = get_hf_file_metadata(hf_hub_url(repo, filename), token=False, timeout=limits.CONNECT_SECONDS)
             except EntryNotFoundError:
                 continue
             _check_size(found.size, repo)
@@ -85,7 +82,7 @@ def _hub_file(repo: str) -> tuple[bytes, str]:
                     revision=found.commit_hash,
                     local_dir=folder,
                     token=False,
-                    etag_timeout=CONNECT_SECONDS,
+                    etag_timeout=limits.CONNECT_SECONDS,
                 )
                 return _read(path, repo), filename
     except GatedRepoError as error:

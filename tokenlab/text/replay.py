@@ -19,8 +19,7 @@ from collections import defaultdict
 from tokenlab import guard, limits
 from tokenlab.errors import UserError
 from tokenlab.text import training
-from tokenlab.text.spans import byte_offsets
-from tokenlab.text.tokenization import Tokenization, Tokenizer, graphemes
+from tokenlab.text.tokenization import Tokenization, Tokenizer, graphemes, utf8_offsets
 from tokenlab.views import Replay
 
 GRAPHEMES = 600  # of the text, shown in one replay
@@ -156,7 +155,7 @@ def wordpiece(ref: str, text: str) -> tuple[dict[int, str], Changes, str]:
     vocabulary = model["vocab"]
     learned = [entry for entry in vocabulary if len(entry.removeprefix("##")) > 1 and entry != model["unk_token"]]
     first = vocabulary[learned[0]] if learned else len(vocabulary)
-    offsets = byte_offsets(text).tolist()
+    offsets = utf8_offsets(text).tolist()
     inside = set(range(1, offsets[-1]))
     changes: Changes = defaultdict(list)
     for word, (start, end) in pre_tokenizers.BertPreTokenizer().pre_tokenize_str(text):

@@ -29,8 +29,6 @@ from tokenlab.text import pipe
 from tokenlab.text.spans import utf8
 from tokenlab.text.tokenization import Tokenization
 
-CHILDREN = 4  # kept alive
-
 
 @dataclass(frozen=True)
 class File:
@@ -79,6 +77,9 @@ class SandboxedTokenizer:
     def merge_parts(self, piece_id: int) -> tuple[bytes, bytes] | None:
         """The two entries that merge into this one; None for single symbols, or when it is not BPE."""
         return self._ask(lambda parts: tuple(parts) or None, "merge_parts", id=int(piece_id))
+
+    def pre_tokenize(self, text: str) -> list[bytes]:
+        return self._ask(_unpacked, "pre_tokenize", utf8(text))
 
     def _ask(self, read: Callable[[list[bytes]], Any], do: str, *parts: bytes, **head: Any) -> Any:
         """read(the parts of the child's answer). The child is not trusted: `read` raises when they make no sense."""
@@ -269,4 +270,4 @@ def _environment() -> dict[str, str]:
 
 
 _ROOT = str(Path(tokenlab.__file__).parents[1])
-_children = Children(CHILDREN)
+_children = Children(limits.CHILDREN)

@@ -21,6 +21,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
+from tokenlab import limits
 from tokenlab.errors import UserError
 from tokenlab.text import adapters, files, remote
 from tokenlab.text.sandbox import File, SandboxedTokenizer
@@ -42,7 +43,6 @@ _TEKKEN = {
 _UNITS = {unit.ref: unit for unit in (adapters.Bytes, adapters.Characters, adapters.Words)}
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{16}")
-_LOADED = 16  # tokenizers kept in memory
 
 
 def builtin() -> list[tuple[str, str]]:
@@ -99,7 +99,7 @@ def load(ref: str) -> Tokenizer:
     with _lock:
         slot = _slots.setdefault(ref, _Slot())
         _slots.move_to_end(ref)
-        while len(_slots) > _LOADED:
+        while len(_slots) > limits.LOADED_TOKENIZERS:
             _slots.popitem(last=False)
     with slot.lock:
         if slot.tokenizer is None:

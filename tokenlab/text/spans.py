@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 
 from tokenlab import limits
-from tokenlab.text.tokenization import Kind, Tokenization
+from tokenlab.text.tokenization import Kind, Tokenization, utf8_offsets
 
 
 class Pieces:
@@ -39,12 +39,6 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     offsets[0] = 0
     np.cumsum(lengths, out=offsets[1:])
     return offsets
-
-
-def byte_offsets(text: str) -> np.ndarray:
-    """(len(text) + 1,) int64: where each code point begins in UTF-8, and where the text ends."""
-    codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-    return offsets_of(1 + (codes >= 0x80) + (codes >= 0x800).astype(np.int64) + (codes >= 0x10000))
 
 
 def utf8(text: str) -> bytes:
@@ -83,7 +77,7 @@ def located(
     spans: n pairs, start and end of each token in code points; kinds (|V|,): Kind of each entry.
     Tokens that begin at the same character and together spell what they cover get their exact bytes;
     bytes of a character that was rewritten all get the span of that character."""
-    offsets = byte_offsets(text)
+    offsets = utf8_offsets(text)
     characters = np.fromiter(chain.from_iterable(spans), np.int64).reshape(-1, 2)
     starts = np.maximum.accumulate(offsets[characters[:, 0]])
     ends = np.maximum.accumulate(np.maximum(offsets[characters[:, 1]], starts))

@@ -60,6 +60,12 @@ class Tokenizer(Protocol):
     def merges(self) -> list[tuple[bytes, bytes]] | None:
         """BPE merges by rank as pairs of bytes; None when the tokenizer is not BPE."""
 
+    def merge_parts(self, piece_id: int) -> tuple[bytes, bytes] | None:
+        """The two entries that merge into this one; None for single symbols, or when it is not BPE."""
+
+    def pre_tokenize(self, text: str) -> list[bytes]:
+        """The parts that no merge crosses, as bytes; the whole text when there is no such rule."""
+
 
 GRAPHEME = regex.compile(r"\X")
 
@@ -71,9 +77,17 @@ def graphemes(text: str) -> list[str]:
     return GRAPHEME.findall(text)
 
 
+def utf8_offsets(text: str) -> np.ndarray:
+    """(len(text) + 1,) int64: where each code point begins in UTF-8, and where the text ends."""
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+    lengths = 1 + (codes >= 0x80) + (codes >= 0x800).astype(np.int64) + (codes >= 0x10000)
+    return np.concatenate(([0], np.cumsum(lengths)))
+
+
 @lru_cache(maxsize=16)
 def grapheme_ends(text: str) -> np.ndarray:
     """(g,) int64: the byte offset in UTF-8 at which each grapheme ends."""
     if text.isascii() and "\r" not in text:
         return np.arange(1, len(text) + 1)
-    return np.cumsum([len(g.encode()) for g in GRAPHEME.findall(text)], dtype=np.int64)
+    parts = GRAPHEME.findall(text)
+    return utf8_offsets(text)[np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)))]

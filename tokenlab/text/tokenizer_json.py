@@ -111,6 +111,15 @@ class TokenizerJson:
             return None
         return self._spelling.bytes_of(parts[0]), self._spelling.bytes_of(parts[1])
 
+    def pre_tokenize(self, text: str) -> list[bytes]:
+        """What the file's normalizer and pre-tokenizer make of the text, before the model."""
+        pipeline = self._tokenizer
+        if pipeline.normalizer is not None:
+            text = pipeline.normalizer.normalize_str(text)
+        if pipeline.pre_tokenizer is None:
+            return [self._spelling.bytes_of(text)]
+        return [self._spelling.bytes_of(part) for part, _ in pipeline.pre_tokenizer.pre_tokenize_str(text)]
+
 
 def only_cutting(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """The pipeline without the parts that add, drop or guess tokens, and {mask: special token}.

@@ -34,7 +34,6 @@ ALGORITHMS = ("BPE", "Unigram", "WordPiece")
 REFERENCE = re.compile(r"trained:[0-9a-f]{16}")
 TRAVELS = 2_000  # characters of a pasted text that still fit into a link
 FORECAST_FROM = 50_000  # characters: below, slices are too small to measure and training takes a moment
-STORE_BYTES = 128_000_000  # texts and tokenizers that are kept in memory
 STAGES = 7  # vocabularies of a Unigram training that are shown before the finished one
 FEW_STAGES = 3  # the same for texts of more than MANY characters, as each stage is a training
 MANY = 300_000
@@ -161,9 +160,11 @@ def recipe_of(ref: str) -> Recipe:
 
 
 def label(ref: str) -> str:
-    """Its name on the page, e.g. "BPE 1,000 (yours)": the entries it has, or is to have when it was not trained yet."""
+    """Its name on the page, e.g. "BPE 1,000 (yours, stories)": the entries it has, or is to have when it was not
+    trained yet, and what it learned from; a pasted text is told apart by the end of the reference."""
     recipe = recipe_of(ref)
-    return f"{recipe.algorithm} {_kept(ref).entries or recipe.vocabulary_size:,} (yours)"
+    source = f"text {ref[-4:]}" if recipe.text else recipe.sample
+    return f"{recipe.algorithm} {_kept(ref).entries or recipe.vocabulary_size:,} (yours, {source})"
 
 
 def load(ref: str) -> Tokenizer:
@@ -395,4 +396,4 @@ class _Store:
                 self.entries.popitem(last=False)
 
 
-_store = _Store(STORE_BYTES)
+_store = _Store(limits.TRAINED_BYTES)

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from tokenlab import limits
 from tokenlab.text.sandbox import File
-
-FILES = 64
-BYTES = 400_000_000
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class _Entry:
 class Uploads:
     """Files by reference. `files` and `size` (bytes) bound what is kept."""
 
-    def __init__(self, files: int = FILES, size: int = BYTES):
+    def __init__(self, files: int = limits.UPLOADED_FILES, size: int = limits.UPLOADED_BYTES):
         self.files = files
         self.size = size
         self.lock = threading.Lock()
@@ -64,7 +62,8 @@ class Uploads:
         entry = self.entries.get(ref)
         if entry is None:
             return None
-        return f"{entry.name} (cl100k_base pattern)" if entry.kind == "tiktoken" else entry.name
+        name = f"{entry.name} {ref[-4:]}" if ref.startswith("file:") else entry.name  # many are called tokenizer.json
+        return f"{name} (cl100k_base pattern)" if entry.kind == "tiktoken" else name
 
     def drop(self, ref: str) -> None:
         with self.lock:
