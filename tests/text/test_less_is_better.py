@@ -621,7 +621,7 @@ def test_judge_wants_both_conditions_against_both_kinds_of_words(tokens, bits, h
     }
     verdict, sentence = lib.judge("toys", found)
     assert verdict is holds and ("does not hold" in sentence) is not holds
-    assert f"{bits:.3f} against 1.100 of BPE" in sentence
+    assert f"LiB {bits:.3f}, BPE 1.100 (difference {bits - 1.1:+.3f}" in sentence
 
 
 def test_where_bpe_wins_the_sweep_is_told():
