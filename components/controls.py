@@ -40,7 +40,7 @@ def widget(field: Field, value: Any, visible: bool, key: str) -> Widget:
             component = gr.Textbox(
                 value,
                 lines=control.lines,
-                max_lines=max(control.lines, 12),
+                max_lines=max(control.lines, 8),
                 placeholder=control.placeholder or None,
                 **common,
             )
@@ -68,7 +68,9 @@ def widget(field: Field, value: Any, visible: bool, key: str) -> Widget:
 
 def _text_with_upload(field: Field, value: str, common: dict[str, Any]) -> Widget:
     control = field.control
-    box = gr.Textbox(value, lines=control.lines, max_lines=12, placeholder=control.placeholder or None, **common)
+    box = gr.Textbox(
+        value, lines=control.lines, max_lines=max(control.lines, 8), placeholder=control.placeholder or None, **common
+    )
     key = common["key"]
     upload = gr.UploadButton(
         "Load a text file",

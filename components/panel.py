@@ -36,13 +36,10 @@ def panel(entry: catalog.Entry, values: dict[str, Any], problem: str) -> None:
         Drawn("title", _title(entry), key=f"{key}-title")
         widgets = _controls(fields, values, key)
         with gr.Row(elem_classes="tl-run"):
-            run = gr.Button("Run", variant="primary", key=f"{key}-run", elem_id=f"run-{key}", scale=0, min_width=120)
-            stop = gr.Button(
-                "Stop", key=f"{key}-stop", elem_id=f"stop-{key}", scale=0, min_width=90, elem_classes="tl-stop"
-            )
-        bar = Drawn(
-            "run_bar", _bar(entry, values, stored if shown else None, problem, autorun=not shown), key=f"{key}-bar"
-        )
+            run = gr.Button("Run", variant="primary", key=f"{key}-run", elem_id=f"run-{key}", scale=0, min_width=96)
+            stop = gr.Button("Stop", key=f"{key}-stop", elem_id=f"stop-{key}", scale=0, min_width=72)
+            data = _bar(entry, values, stored if shown else None, problem, autorun=not shown)
+            bar = Drawn("run_bar", data, key=f"{key}-bar", scale=1, min_width=280)
         views = _views(module, shown, key)
         _claim(entry)
         with gr.Accordion("How it works", open=False):
@@ -51,17 +48,28 @@ def panel(entry: catalog.Entry, values: dict[str, Any], problem: str) -> None:
 
 
 def _controls(fields: tuple[spec.Field, ...], values: dict[str, Any], key: str) -> list[Widget]:
-    """First what needs the full width (parts, texts, lists), then the rest side by side."""
+    """Parts on top as the panel's own tabs; below them the texts on the left, everything else on the right."""
     made: dict[str, Widget] = {}
-    wide = [f for f in fields if isinstance(f.control, Choices | Text | Tokenizers) or _is_parts(f)]
-    with gr.Column(elem_classes="tl-controls"):
-        for field in wide:
+
+    def draw(some: list[spec.Field]) -> None:
+        for field in some:
             made[field.name] = widget(field, values[field.name], spec.shown(fields, values, field.name), key)
-        rest = [f for f in fields if f not in wide]
-        if rest:
-            with gr.Row(elem_classes="tl-small"):
-                for field in rest:
-                    made[field.name] = widget(field, values[field.name], spec.shown(fields, values, field.name), key)
+
+    parts = [f for f in fields if _is_parts(f)]
+    texts = [f for f in fields if isinstance(f.control, Text) and f.control.lines > 1]
+    lists = [f for f in fields if isinstance(f.control, Choices | Text | Tokenizers) and f not in texts]
+    small = [f for f in fields if f not in (*parts, *texts, *lists)]
+    with gr.Column(elem_classes="tl-controls"):
+        draw(parts)
+        with gr.Row(elem_classes="tl-halves"):
+            if texts:
+                with gr.Column(elem_classes="tl-texts", min_width=280):
+                    draw(texts)
+            with gr.Column(elem_classes="tl-others", min_width=280):
+                draw(lists)
+                if small:
+                    with gr.Row(elem_classes="tl-small"):
+                        draw(small)
     widgets = [made[f.name] for f in fields]
     _show_when(fields, widgets)
     return widgets

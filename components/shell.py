@@ -54,7 +54,6 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
         with gr.Column(scale=0, min_width=230, elem_classes="tl-side"):
             picker = Drawn("picker", _picker(family, ""))
         with gr.Column(scale=1, min_width=300, elem_classes="tl-main"):
-            gr.Markdown(family.sentence, elem_classes="tl-family")
 
             @gr.render(inputs=[opened], triggers=[opened.change], concurrency_limit=None, show_progress="hidden")
             def render(state: str) -> None:
@@ -110,7 +109,7 @@ def _picker(family: catalog.Family, slug: str) -> dict[str, Any]:
         {"slug": e.slug, "name": e.name, "sentence": e.sentence, "live": e.live, "workbench": e.kind == "workbench"}
         for e in catalog.of_family(family.slug)
     ]
-    return {"label": family.name, "open": slug, "items": items}
+    return {"label": family.name, "sentence": family.sentence, "open": slug, "items": items}
 
 
 def _catalogue(tab: gr.Tab) -> None:

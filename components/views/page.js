@@ -19,7 +19,7 @@
         },
       }, h("span", { class: "tl-name" }, item.name), item.workbench ? h("em", {}, "workbench") : null));
     }));
-    const box = h("details", { class: "tl-picker" }, h("summary", {}, "Systems in this tab"), h("nav", { "aria-label": value.label }, list));
+    const box = h("details", { class: "tl-picker" }, h("summary", {}, "Systems in this tab"), h("p", { class: "tl-family" }, value.sentence), h("nav", { "aria-label": value.label }, list));
     box.open = root.getBoundingClientRect().width < 400 && window.innerWidth >= 900;
     root.append(box);
   };

@@ -961,7 +961,7 @@ def experiment(
         direction="lower",
         holds=all(holds for holds, _ in verdicts),
         reason=" ".join(f"{sentence} {where}" for (_, sentence), where in zip(verdicts, lost, strict=True))
-        + " Equally many types: the lowest ranks of LiB are dropped; the explanation tells of a first rule that failed.",
+        + " For equally many types the lowest ranks of LiB are dropped; a first rule failed, see the explanation.",
         paper="The paper argues that a LiB lexicon mixes parts of words, words and multi-word expressions, and that it "
         "has fewer tokens and fewer types than words and BPE on English and Chinese text.",
         n=tested,
