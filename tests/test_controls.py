@@ -27,6 +27,7 @@ MODE = Choice("Mode", options=("full", "local"))
         (Choices("Which", options=("a", "b", "c")), ["c", "a", "c"], ("c", "a")),
         (Choices("Which", options=("a", "b", "c")), "a, b", ("a", "b")),
         (Tokenizers("Tokenizers"), ["bytes", "words", "bytes"], ("bytes", "words")),
+        (Tokenizers("Tokenizers"), ["bytes", "gpt2/x.y"], ("bytes", "hub:gpt2/x.y")),
     ],
 )
 def test_good_values_come_back_in_their_type(control, given, value):
@@ -55,7 +56,7 @@ def test_good_values_come_back_in_their_type(control, given, value):
         (Choices("Which", options=("a",)), {"a": 1}, "list of names"),
         (Tokenizers("Tokenizers"), ["bytes"], "2 to 6"),
         (Tokenizers("Tokenizers", least=1, most=1), ["bytes", "words"], "choose 1 tokenizer"),
-        (Tokenizers("Tokenizers"), ["bytes", "../../etc/passwd"], "passwd"),
+        (Tokenizers("Tokenizers"), ["bytes", "../../etc/passwd"], "owner/name"),
         (Tokenizers("Tokenizers"), 5, "list of names"),
     ],
 )

@@ -37,7 +37,7 @@
     const value = given.query ? given : { ...root.tlShown, cached: false, seconds: null, problem: "", ...given };
     if (given.query) root.tlShown = given;
     const say = h("p", { class: "tl-said", role: "status" });
-    root.append(h("div", { class: "tl-bar" }, h("p", {}, h("span", { class: `tl-badge ${value.state}` }, STATES[value.state] || "not run"), h("span", {}, timing(value))), h("div", { class: "tl-tools" }, value.query ? tools(root, value, say) : [])), say);
+    root.append(h("div", { class: "tl-bar" }, h("p", {}, h("span", { class: `tl-badge ${value.state}` }, value.state === "error" && value.query ? "still the run before" : STATES[value.state] || "not run"), h("span", {}, timing(value))), h("div", { class: "tl-tools" }, value.query ? tools(root, value, say) : [])), say);
     if (value.problem) root.append(h("p", { class: "tl-problem", role: "alert" }, value.problem));
     root.dataset.state = value.problem ? "error" : value.state;
     if (!given.query) return;
@@ -46,7 +46,7 @@
     if (value.autorun && !root.tlAutoran) { root.tlAutoran = true; setTimeout(() => trigger("autorun"), 50); }
   };
 
-  const STATES = { stored: "stored run", now: "run now", running: "running", partial: "stopped early", error: "not run" };
+  const STATES = { stored: "stored run", now: "run now", running: "running", partial: "stopped early" };
 
   const timing = (value) => {
     if (value.state === "stored") return ` made on ${value.made_on}`;

@@ -14,7 +14,8 @@ def run_with(page, text):
     page.get_by_label("Your text").first.fill(text)
     count = len(text.encode())
     page.wait_for_function(
-        "n => [...document.querySelectorAll('.tl-totals span')].some(s => s.innerText.replace(/,/g, '') === n + ' Bytes')",
+        "n => [...document.querySelectorAll('.tl-totals span')]"
+        ".some(s => s.innerText.replace(/,/g, '') === n + ' Bytes')",
         arg=str(count),
     )
 
@@ -126,6 +127,7 @@ def test_a_problem_is_one_sentence_and_loses_nothing(open_page):
     page.get_by_label("Your text").first.fill("x" * 30_000)
     page.locator(".tl-problem", has_text="without a space").wait_for()
     assert "kept" in page.locator(".tl-strip").inner_text()
+    assert page.locator(".tl-badge").inner_text() == "still the run before"
     run_with(page, "and on")
 
 
@@ -198,6 +200,16 @@ def test_a_bad_upload_is_one_sentence(open_page, tmp_path):
     chooser.value.set_files(str(bad))
     page.locator(".tl-problem:visible").first.wait_for()
     assert "Something went wrong" not in page.locator(".tl-problem:visible").first.inner_text()
+    run_with(page, "still here")
+
+
+def test_an_upload_of_30_mb_is_turned_away(open_page, tmp_path):
+    page = open_page()
+    (tmp_path / "tokenizer.json").write_bytes(b"{" * 30_000_000)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload tokenizer.json").click()
+    chooser.value.set_files(str(tmp_path / "tokenizer.json"))
+    page.get_by_text("exceed the maximum allowed size of 20").first.wait_for()
     run_with(page, "still here")
 
 

@@ -613,10 +613,11 @@ def scores(**pairs):
 
 
 @pytest.mark.parametrize(
-    "tokens, bits, holds", [(100.0, 1.0, True), (200.0, 1.0, False), (100.0, 1.2, False), (160.0, 1.0, False)]
+    "tokens, bits, holds", [(140.0, 1.0, True), (200.0, 1.0, False), (140.0, 1.2, False), (160.0, 1.0, False)]
 )
-def test_judge_wants_both_conditions_against_both_kinds_of_words(tokens, bits, holds):
-    found = scores(LiB=(tokens, bits), BPE=(90.0, 1.1), words=(180.0, 1.0), words_split_at_spaces=(150.0, 1.0)) | {
+def test_judge_wants_both_conditions(tokens, bits, holds):
+    words = {"words_split_at_spaces": (150.0, 1.0), "words_and_punctuation": (130.0, 1.0)}  # the second is only shown
+    found = scores(LiB=(tokens, bits), BPE=(90.0, 1.1), **words) | {
         f"LiB, as many types as {kind}": scores(LiB=(tokens, bits))["LiB"] for kind in lib.KINDS
     }
     verdict, sentence = lib.judge("toys", found)

@@ -56,7 +56,9 @@ def optional() -> list[tuple[str, str]]:
 
 
 def check_ref(ref: str) -> str:
-    """`ref` itself when it is well formed. UserError: it is not. Loads nothing."""
+    """`ref` when it is well formed, a bare owner/name with "hub:". UserError: it is neither. Loads nothing."""
+    if "/" in ref and ":" not in ref:
+        ref = f"hub:{ref}"
     kind, _, rest = ref.partition(":")
     if ref in _SENTENCEPIECE or ref in _TEKKEN or ref in _UNITS:
         return ref
@@ -95,7 +97,7 @@ def load(ref: str) -> Tokenizer:
     """The tokenizer that `ref` names; the last 16 stay in memory. Threads may share it.
 
     UserError: malformed, off-line, not found, refused, an upload that is gone."""
-    check_ref(ref)
+    ref = check_ref(ref)
     with _lock:
         slot = _slots.setdefault(ref, _Slot())
         _slots.move_to_end(ref)
