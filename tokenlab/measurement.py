@@ -20,9 +20,9 @@ class Measurement:
     """One claim. Bars are set before the run.
 
     claim: one sentence; metric and unit of all values; baseline: the paper's own, by name and value;
-    random and full: the trivial and the best possible comparison, None with `no_random` / `no_full`
-    saying why there is none; bar: what `value` must reach; direction: "higher" or "lower" is better;
-    holds: the verdict, all conditions of the claim together; reason: why it does or does not hold;
+    random and full: the trivial and the best possible comparison, None where the experiment has none;
+    bar: what `value` must reach; direction: "higher" or "lower" is better;
+    holds: the verdict, all conditions of the claim together; reason: why it does or does not hold, a line per point;
     paper: what the paper reports; figures: the experiment's pictures."""
 
     claim: str

@@ -87,7 +87,7 @@
       h("table", { class: "tl-table" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, value.metric + (value.unit ? ` [${value.unit}]` : "")), h("th", { scope: "col", class: "num" }, "value"))),
         h("tbody", {}, bars.map(([name, v, own]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "num" }, n(v), own && value.low !== null && value.low !== undefined ? ` (${n(value.low)} to ${n(value.high)})` : ""))),
           h("tr", {}, h("th", { scope: "row" }, `bar, set before the run (${value.direction} is better)`), h("td", { class: "num" }, n(value.bar))))),
-      h("p", {}, value.reason), h("p", { class: "tl-note" }, `The paper: ${value.paper}`),
+      h("p", { class: "tl-reason" }, value.reason), h("p", { class: "tl-note" }, `The paper: ${value.paper}`),
       h("p", { class: "tl-note" }, `n = ${n(value.n)}, seed ${value.seed}, ${n(value.seconds)} s on ${value.machine}, ${value.date}. `)));
   };
 

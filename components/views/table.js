@@ -31,7 +31,7 @@
       body.replaceChildren(...order.slice(0, shown).map((r) => h("tr", { class: marks[r] ? "marked" : null }, rows[r].map((cell, c) => {
         const text = typeof cell === "number" ? TL.number(cell) : cell === null ? "–" : typeof cell === "boolean" ? (cell ? "yes" : "no") : TL.visibleInTable(String(cell));
         const mark = c === 0 && marks[r] ? h("span", { class: "tl-mark" }, marks[r]) : null;
-        return h(c === 0 ? "th" : "td", { scope: c === 0 ? "row" : null, class: isNumber[c] ? "num" : null }, mark, text.length > LONG ? folded(text) : text);
+        return h(c === 0 ? "th" : "td", { scope: c === 0 ? "row" : null, class: isNumber[c] ? "num" : c > 0 && text.length <= 40 ? "short" : null }, mark, text.length > LONG ? folded(text) : text);
       }))));
       more.replaceChildren(...(shown < rows.length ? [TL.button(`Show ${Math.min(PAGE, rows.length - shown)} more of ${rows.length.toLocaleString("en-US")}`, () => { shown += PAGE; fill(); })] : []));
     };

@@ -241,3 +241,9 @@ def test_real_vocabularies(ref):
     fragments = np.count_nonzero([voc.CLASSES[c] == "Byte fragment" for c in entries.classes])
     literally = sum(b"\\x" in piece for piece in entries.pieces)
     assert voc.search(tokenizer, "\\x", ignore_case=False)[0] == fragments + literally
+
+
+def test_rare_scripts_share_one_bar():
+    view = voc.script_view([sources.load("tekken-240911"), sources.load("bytes")])
+    assert len(view.categories) == voc.SCRIPTS_SHOWN + 1 and view.categories[-1].endswith(" more")
+    assert all(sum(shares) == pytest.approx(100) for shares in view.series.values())

@@ -957,7 +957,7 @@ def experiment(
         bar=baseline,
         direction="lower",
         holds=all(holds for holds, _ in verdicts),
-        reason=" ".join(f"{sentence} {where}" for (_, sentence), where in zip(verdicts, lost, strict=True)),
+        reason="\n".join(f"{sentence} {where}" for (_, sentence), where in zip(verdicts, lost, strict=True)),
         paper="The paper argues that a LiB lexicon mixes parts of words, words and multi-word expressions, and that it "
         "has fewer tokens and fewer types than words and BPE on English and Chinese text.",
         n=tested,

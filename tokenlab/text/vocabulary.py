@@ -35,6 +35,7 @@ CLASSES = (
 )
 _OTHER, _COMMON, _MIXED, _NO_LETTERS, _FRAGMENT, _SPECIAL = range(len(SCRIPTS), len(CLASSES))
 
+SCRIPTS_SHOWN = 14  # bars of their own
 SHOWN = 50  # rows of each tokenizer in a table of entries
 DEPTH = 60  # levels of a merge tree
 
@@ -299,14 +300,16 @@ def script_shares(tokenizer: Tokenizer) -> np.ndarray:
 
 
 def script_view(tokenizers: Sequence[Tokenizer]) -> views.Bars:
-    """Share of entries by script, one series per tokenizer, largest first; scripts that none has are left out."""
+    """Share of entries by script, one series per tokenizer, largest first, the rare ones together at the end."""
     shares = np.array([script_shares(tokenizer) for tokenizer in tokenizers])
     order = [i for i in np.argsort(-shares.mean(axis=0), kind="stable") if shares[:, i].any()]
+    shown, rare = order[:SCRIPTS_SHOWN], order[SCRIPTS_SHOWN:]
+    columns = np.column_stack([shares[:, shown], shares[:, rare].sum(axis=1)]) if rare else shares[:, shown]
     return views.Bars(
         title="Scripts in the vocabulary",
         note="Entries by the Unicode script of their letters and marks.",
-        categories=tuple(CLASSES[i] for i in order),
-        series={t.name: tuple(100 * float(line[i]) for i in order) for t, line in zip(tokenizers, shares, strict=True)},
+        categories=(*(CLASSES[i] for i in shown), *([f"{len(rare)} more"] if rare else [])),
+        series={t.name: tuple((100 * line).tolist()) for t, line in zip(tokenizers, columns, strict=True)},
         x="Script",
         y="Share of entries (%)",
         horizontal=True,
