@@ -8,10 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from tokenlab import catalog, guard, spec
+from tokenlab import catalog, guard, limits, spec
 from tokenlab.errors import UserError
 
-LANE = "cpu"  # all work shares one queue lane, so that no two runs fight for the cores
+LANE = "cpu"  # all work shares one queue lane of limits.LANE runs, so that they do not fight for the cores
 
 
 def publish_all() -> None:
@@ -22,7 +22,7 @@ def publish_all() -> None:
             api_name=entry.slug,
             api_description=describe(entry),
             concurrency_id=LANE,
-            concurrency_limit=1,
+            concurrency_limit=limits.LANE,
         )
 
 

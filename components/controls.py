@@ -159,4 +159,14 @@ def _choices(refs: list[str]) -> list[tuple[str, str]]:
 
     offered = [*sources.builtin(), *sources.optional()]
     known = {ref for _, ref in offered}
-    return [*offered, *((sources.label(ref), ref) for ref in refs if ref not in known)]
+    return [*offered, *((_label(ref), ref) for ref in refs if ref not in known)]
+
+
+def _label(ref: str) -> str:
+    """The name of a tokenizer; what a user has typed wrongly keeps its words until the run says what is wrong."""
+    from tokenlab.text import sources
+
+    try:
+        return sources.label(ref)
+    except UserError:
+        return ref

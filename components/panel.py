@@ -14,7 +14,7 @@ from components import share
 from components.api import LANE
 from components.controls import Widget, added, widget
 from components.views import Drawn
-from tokenlab import catalog, guard, measurement, spec
+from tokenlab import catalog, guard, limits, measurement, spec
 from tokenlab.controls import Choice, Choices, Text, Tokenizers
 from tokenlab.errors import UserError
 
@@ -140,7 +140,7 @@ def _wire(
     settings: dict[str, Any] = {
         "api_visibility": "private",
         "concurrency_id": LANE,
-        "concurrency_limit": 1,
+        "concurrency_limit": limits.LANE,
         "trigger_mode": "always_last",
         "show_progress": "hidden",
     }
@@ -189,7 +189,7 @@ def _stream(
             partial = True
             state = "now" if run.done else "running"
             drawn = [_update(name, view, run.result.get(name)) for name, view in views.items()]
-            joined = [_join(w, values, run) for w in makers]
+            joined = [_join(w, run) for w in makers]
             yield [_bar(entry, run.values, None, state=state, seconds=run.seconds, cached=run.cached), *drawn, *joined]
     except UserError as error:
         yield [{"state": "partial" if partial else "error", "problem": str(error)}, *nothing]
@@ -202,11 +202,11 @@ def _update(name: str, component: Any, view: dict[str, Any] | None) -> Any:
     return gr.update(visible=True, value=value)
 
 
-def _join(maker: Widget, values: dict[str, Any], run: guard.Run) -> Any:
+def _join(maker: Widget, run: guard.Run) -> Any:
     """What the run has made joins the control that it names."""
     for view in run.result.values():
         if run.done and view and view["kind"] == "Made" and view["control"] == maker.field.name:
-            return added(list(values[maker.field.name]), view["value"], maker.field.control.most)
+            return added(list(run.values[maker.field.name]), view["value"], maker.field.control.most)
     return gr.skip()
 
 

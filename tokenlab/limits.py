@@ -29,6 +29,7 @@ CHILD_HEAD_BYTES = 100_000  # one message from a child, its head
 CHILD_BODY_BYTES = 100_000_000  # and its body, so that a broken child cannot fill the app's memory
 CHILD_SECONDS = 10.0  # one request to the child process that holds an untrusted file
 CHILD_MEMORY_BYTES = 3_000_000_000  # address space of that child
+LANE = 2  # runs at once
 QUEUE = 30  # runs that wait at once, of all visitors
 RUN_SECONDS = 60.0  # any run, unless the module sets SECONDS
 CACHE_RESULTS = 64  # finished runs kept in memory

@@ -71,8 +71,18 @@ TL.download = (name, text, type) => {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 };
 
+const copyByHand = (text) => {
+  const box = TL.h("textarea", { style: "position:fixed;opacity:0" });
+  box.value = text;
+  document.body.append(box);
+  box.select();
+  document.execCommand("copy");
+  box.remove();
+};
+
 TL.copy = async (text, button) => {
-  await navigator.clipboard.writeText(text);
+  if (navigator.clipboard) await navigator.clipboard.writeText(text);
+  else copyByHand(text); // a page that came over plain http has no clipboard
   const label = button.textContent;
   button.textContent = "Copied";
   setTimeout(() => { button.textContent = label; }, 1500);

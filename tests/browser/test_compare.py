@@ -169,7 +169,7 @@ def test_stop_ends_a_training(open_page):
     page.get_by_label("Train on").click()
     page.get_by_role("option", name="your training text").click()
     words = " ".join(f"{a}{b}{c}" for a in "bcdfghjklm" for b in "aeiouy" for c in range(150))
-    page.get_by_role("textbox", name="Your training text").fill(" ".join([words] * 12))
+    page.get_by_role("textbox", name="Your training text").fill(" ".join([words] * 28))
     page.get_by_label("number input for Vocabulary size").fill("20000")
     page.get_by_label("Algorithm").click()
     page.get_by_role("option", name="Unigram").click()
@@ -189,6 +189,18 @@ def test_an_uploaded_tokenizer_joins_and_its_link_says_that_it_stays(open_page, 
     assert page.locator(".tl-totals span", has_text="toy_tokenizer").inner_text().split()[0] == "3"
     page.get_by_role("button", name="Copy link").click()
     page.get_by_text("Not in the link: the uploaded file").wait_for()
+
+
+def test_an_upload_beside_a_mistyped_name(open_page):
+    page = open_page()
+    box = page.locator("#control-compare-tokenizers--tokenizers input")
+    box.fill("no such tokenizer")
+    page.keyboard.press("Enter")
+    page.locator(".tl-problem", has_text="There is no tokenizer").wait_for()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload tokenizer.json").click()
+    chooser.value.set_files(str(TOY))
+    page.locator("#control-compare-tokenizers--tokenizers", has_text="toy_tokenizer").wait_for()
 
 
 def test_a_bad_upload_is_one_sentence(open_page, tmp_path):
