@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -68,82 +70,61 @@ def widget(field: Field, value: Any, visible: bool, key: str) -> Widget:
 
 def _text_with_upload(field: Field, value: str, common: dict[str, Any]) -> Widget:
     control = field.control
-    box = gr.Textbox(
-        value, lines=control.lines, max_lines=max(control.lines, 8), placeholder=control.placeholder or None, **common
-    )
-    key = common["key"]
-    upload = gr.UploadButton(
-        "Load a text file",
-        type="binary",
-        size="sm",
-        visible=common["visible"],
-        key=f"{key}-upload",
-        elem_id=f"{common['elem_id']}-upload",
-        elem_classes="tl-upload",
-    )
-    said = Drawn("problem", None, key=f"{key}-said", visible=common["visible"])
+    lines = {"lines": control.lines, "max_lines": max(control.lines, 8), "placeholder": control.placeholder or None}
 
-    def receive(data: bytes) -> tuple[Any, Any]:
-        try:
-            return control.check(_decoded(data)), None
-        except UserError as error:
-            return gr.skip(), str(error)
+    def receive(path: str, _: str) -> str:
+        return control.check(_text_of(path))
 
-    upload.upload(
-        receive, upload, [box, said], api_visibility="private", concurrency_id="files", show_progress="minimal"
-    )
-    return Widget(field, box, [upload, said])
+    return _with_upload(field, gr.Textbox(value, **lines, **common), "Load a text file", receive, common)
 
 
-def _decoded(data: bytes) -> str:
+def _text_of(path: str) -> str:
     try:
-        return data.decode("utf-8-sig")
+        return Path(path).read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError("This file is not UTF-8 text; please save it as UTF-8 and load it again.") from None
 
 
 def _tokenizers(field: Field, refs: list[str], common: dict[str, Any]) -> Widget:
-    common["info"] = (
-        common["info"] or "Choose from the list, or type a Hugging Face id such as owner/name and press Enter."
-    )
-    chosen = gr.Dropdown(
-        _choices(refs), value=refs, multiselect=True, allow_custom_value=True, max_choices=field.control.most, **common
-    )
-    key = common["key"]
-    upload = gr.UploadButton(
-        "Upload tokenizer.json, .model or .tiktoken",
+    hint = "Choose from the list, or type a Hugging Face id such as owner/name and press Enter."
+    common["info"] = common["info"] or hint
+    most = field.control.most
+    settings: dict[str, Any] = {"multiselect": True, "allow_custom_value": True, "max_choices": most}
+
+    def receive(path: str, chosen: list[str]) -> Any:
+        from tokenlab.text import sources
+
+        return added(chosen, sources.register_path(path), most)
+
+    box = gr.Dropdown(_choices(refs), value=refs, **settings, **common)
+    return _with_upload(field, box, "Upload tokenizer.json, .model or .tiktoken", receive, common)
+
+
+def _with_upload(
+    field: Field, box: gr.components.Component, label: str, receive: Callable[[str, Any], Any], common: dict[str, Any]
+) -> Widget:
+    """`box` with a button below it: receive(path of the file, value of the box) gives the box's update."""
+    key, visible = common["key"], common["visible"]
+    said = Drawn("problem", None, key=f"{key}-said", visible=visible)
+    button = gr.UploadButton(
+        label,
         type="filepath",
         size="sm",
-        visible=common["visible"],
+        visible=visible,
         key=f"{key}-upload",
         elem_id=f"{common['elem_id']}-upload",
         elem_classes="tl-upload",
     )
-    said = Drawn("problem", None, key=f"{key}-said", visible=common["visible"])
-    upload.upload(
-        _receiver(field.control.most),
-        [upload, chosen],
-        [chosen, said],
-        api_visibility="private",
-        concurrency_id="files",
-        show_progress="minimal",
-    )
-    return Widget(field, chosen, [upload, said])
 
-
-def _receiver(most: int):
-    """The handler of an upload: the file becomes a reference that joins the choice."""
-
-    def receive(path: str, refs: list[str]) -> tuple[Any, Any]:
-        from tokenlab.text import sources
-
+    def take(path: str, value: Any) -> tuple[Any, Any]:
         try:
-            ref = guard.sentence(sources.register_path, path)
+            return guard.sentence(receive, path, value), None
         except UserError as error:
             return gr.skip(), str(error)
-        return added(refs, ref, most), None
 
-    return receive
+    settings: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "files", "show_progress": "minimal"}
+    button.upload(take, [button, box], [box, said], **settings)
+    return Widget(field, box, [button, said])
 
 
 def added(refs: list[str], ref: str, most: int) -> Any:
