@@ -7,8 +7,11 @@
   const { h } = TL;
   const PAGE_TOKENS = 5000;
   const WIDE = /\p{Extended_Pictographic}|\p{Regional_Indicator}|\p{Script=Han}|\p{Script=Hiragana}|\p{Script=Katakana}|\p{Script=Hangul}|[\u3000-\u303f\uff01-\uff60]/u;
-  const BROAD = /\p{Script=Arabic}|\p{Script=Devanagari}|\p{Script=Bengali}|\p{Script=Tamil}|\p{Script=Telugu}|\p{Script=Kannada}|\p{Script=Malayalam}|\p{Script=Sinhala}|\p{Script=Khmer}|\p{Script=Myanmar}|\p{Script=Gujarati}|\p{Script=Gurmukhi}|\p{Script=Ethiopic}|\p{Script=Thai}/u;
-  const RTL = /\p{Script=Hebrew}|\p{Script=Arabic}/u;
+  const BROAD = /\p{Script=Arabic}|\p{Script=Devanagari}|\p{Script=Bengali}|\p{Script=Gujarati}|\p{Script=Gurmukhi}|\p{Script=Ethiopic}|\p{Script=Thai}/u;
+  const BROADER = /\p{Script=Tamil}|\p{Script=Telugu}|\p{Script=Kannada}|\p{Script=Malayalam}|\p{Script=Sinhala}|\p{Script=Khmer}|\p{Script=Myanmar}/u;
+  const EMOJI_STYLE = /[\ufe0f\u20e3]/;
+  const RTL = /\p{Script=Hebrew}|\p{Script=Arabic}|\p{Script=Syriac}|\p{Script=Thaana}|\p{Script=Nko}/u;
+  const LTR = /\p{L}|\p{Nd}/u;
   const PLAIN = /^[\x20-\x7e]$/;
   const encoder = new TextEncoder();
 
@@ -16,7 +19,8 @@
 
   const width = (grapheme) => {
     if (PLAIN.test(grapheme)) return 1;
-    if (WIDE.test(grapheme) || BROAD.test(grapheme)) return 2;
+    if (BROADER.test(grapheme)) return 3;
+    if (WIDE.test(grapheme) || BROAD.test(grapheme) || EMOJI_STYLE.test(grapheme)) return 2;
     const name = TL.invisibleName(grapheme);
     return name !== null && name.length > 1 ? Math.max(2, Math.ceil(name.length * 0.7)) : 1;
   };
@@ -64,20 +68,29 @@
     return [...pages, length];
   };
 
-  // Lines of at most `columns`, broken after a line feed, else at the last place that all rows cut.
+  // "r", "l" or "" (neutral). Digits read from left to right even in right-to-left text.
+  const directionOf = (grapheme) => (PLAIN.test(grapheme) ? (LTR.test(grapheme) ? "l" : "") : RTL.test(grapheme) && !/\p{Nd}/u.test(grapheme) ? "r" : LTR.test(grapheme) ? "l" : "");
+
+  // Lines of at most `columns`, as [from, to, direction]: broken after a line feed and where the direction turns,
+  // else at the last place that all rows cut.
   const linesOf = (graphemes, widths, counts, rows, from, to, columns) => {
     const lines = [];
     let start = from;
     while (start < to) {
-      let used = 0, end = start, common = 0;
-      while (end < to && used + widths[end] <= columns) {
-        used += widths[end++];
-        if (counts[end] === rows) common = end;
-        if (graphemes[end - 1].includes("\n")) { common = end; break; }
+      let used = 0, end = start, common = 0, direction = "", turned = false, feed = false;
+      while (end < to && used + widths[end] <= columns && !feed) {
+        const strong = directionOf(graphemes[end]);
+        turned = strong !== "" && direction !== "" && strong !== direction;
+        if (turned) break;
+        direction = direction || strong;
+        used += widths[end];
+        feed = graphemes[end].includes("\n");
+        if (counts[++end] === rows) common = end;
       }
       if (end === start) end = start + 1;
-      const stop = end < to && common > start + (end - start) * 0.6 || graphemes[end - 1].includes("\n") ? Math.max(common, start + 1) : end;
-      lines.push([start, stop]);
+      const wrapped = end < to && !turned && !feed;
+      const stop = wrapped && common > start + (end - start) * 0.6 ? common : end;
+      lines.push([start, stop, direction]);
       start = stop;
     }
     return lines;
@@ -235,9 +248,8 @@
       const columns = Math.max(12, Math.floor((grid.clientWidth - (narrow || rows.length === 1 ? 4 : 124)) / ch) - 1);
       const fragment = document.createDocumentFragment();
       const pointers = rowCells.map((cells) => { let i = 0; while (i < cells.length && cells[i].to <= pages[page]) i++; return i; });
-      for (const [from, to] of linesOf(graphemes, widths, counts, rows.length, pages[page], pages[page + 1], columns)) {
-        const rtl = graphemes.slice(from, to).filter((g) => RTL.test(g)).length > (to - from) / 3;
-        const line = h("div", { class: "tl-line", role: "rowgroup", dir: rtl ? "rtl" : "ltr" });
+      for (const [from, to, direction] of linesOf(graphemes, widths, counts, rows.length, pages[page], pages[page + 1], columns)) {
+        const line = h("div", { class: "tl-line", role: "rowgroup", dir: direction === "r" ? "rtl" : "ltr" });
         if (compare) line.append(ruler(from, to));
         rows.forEach((row, r) => {
           const cells = h("div", { class: "tl-cells" });

@@ -97,8 +97,10 @@ def test_whitespace_is_visible_on_demand(open_page):
 
 def test_right_to_left_lines_run_right_to_left(open_page):
     page = open_page()
-    run_with(page, "שלום עולם")
-    assert page.locator(".tl-line").first.get_attribute("dir") == "rtl"
+    run_with(page, "שלום עולם 123 abc")
+    lines = page.locator(".tl-line")
+    assert [lines.nth(i).get_attribute("dir") for i in range(lines.count())] == ["rtl", "ltr"]
+    assert "123" in lines.nth(1).inner_text().replace("\n", "")
 
 
 def test_long_text_is_paged_and_drawn_fast(open_page):
