@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 TOY = Path(__file__).parent.parent / "text" / "toy_tokenizer.json"
 HOSTILE = (
     "<img src=x onerror=\"document.title='owned'\"> \u202eabc\u202c a\u200bb 👩‍👩‍👧 "
@@ -251,3 +253,14 @@ def test_languages_and_charts_in_both_themes(open_page):
     page.locator("[id$=--premium]").get_by_role("button", name="As a table").click()
     assert page.locator("[id$=--premium] tbody tr").count() == 46
     json.dumps(before)
+
+
+@pytest.mark.parametrize("part", ["Languages", "Vocabulary", "Train your own"])
+@pytest.mark.parametrize(("width", "dark"), [(1280, True), (390, False)])
+def test_every_part_is_accessible_and_fits(open_page, axe, part, width, dark):
+    page = open_page(width=width, dark=dark)
+    page.get_by_label(part, exact=True).check()
+    page.locator(".tl-badge.now").wait_for(timeout=60_000)
+    page.wait_for_timeout(1500)  # charts
+    assert axe(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
