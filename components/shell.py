@@ -20,9 +20,6 @@ from tokenlab.errors import UserError
 ROOT = Path(__file__).parent.parent
 PLOTLY_JS = Path(find_spec("plotly").origin).parent / "package_data" / "plotly.min.js"  # importing it costs time
 TITLE = "TokenLab"
-SENTENCE = (
-    "See how text, pictures and sound become tokens: 67 published systems, run live and side by side on your own input."
-)
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -30,7 +27,7 @@ def build() -> gr.Blocks:
     """The whole app as Blocks. Panels are rendered when they are opened."""
     gr.set_static_paths([PLOTLY_JS])
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as demo:
-        Drawn("header", {"title": TITLE, "sentence": SENTENCE}, elem_id="tl-header")
+        Drawn("header", {"title": TITLE, "sentence": _sentence()}, elem_id="tl-header")
         notice = Drawn("problem", None)
         with gr.Tabs(elem_id="tl-tabs") as tabs:
             for family in catalog.families():
@@ -41,6 +38,18 @@ def build() -> gr.Blocks:
         demo.load(_arrive, None, [tabs, notice], **QUIET)
         api.publish_all()
     return demo
+
+
+def _sentence() -> str:
+    """What this is, in one sentence that promises no more than there is."""
+    systems = [entry for entry in catalog.entries() if entry.kind == "system"]
+    live = sum(entry.live for entry in systems)
+    scope = (
+        f"{len(systems)} published systems"
+        if live == len(systems)
+        else f"{live} of {len(systems)} published systems so far"
+    )
+    return f"See how text, pictures and sound become tokens: {scope}, run live and side by side on your own input."
 
 
 def _family(family: catalog.Family, tab: gr.Tab) -> None:
@@ -54,6 +63,8 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
         with gr.Column(scale=0, min_width=230, elem_classes="tl-side"):
             picker = Drawn("picker", _picker(family, ""))
         with gr.Column(scale=1, min_width=300, elem_classes="tl-main"):
+            if not any(entry.live for entry in entries):
+                Drawn("title", _coming(family))
 
             @gr.render(inputs=[opened], triggers=[opened.change], concurrency_limit=None, show_progress="hidden")
             def render(state: str) -> None:
@@ -90,6 +101,12 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
     js = "(state) => { const initial = !TL.entered; TL.entered = true; return [state, TL.asked, initial]; }"
     address, initial = gr.Textbox(visible="hidden"), gr.Checkbox(visible="hidden")
     tab.select(first, [opened, address, initial], [opened, picker], js=js, **QUIET)
+
+
+def _coming(family: catalog.Family) -> dict[str, Any]:
+    count = sum(entry.kind == "system" for entry in catalog.of_family(family.slug))
+    later = f"None of the {count} systems of this tab is built yet. The Catalogue tab shows all, and which are live."
+    return {"name": family.name, "title": later, "sentence": family.sentence, "paper": "", "code": ""}
 
 
 def _asked(state: str) -> share.Opened | None:

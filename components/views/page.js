@@ -109,7 +109,7 @@
       count.textContent = `${found.length} of ${value.items.length}, ${found.filter((item) => item.live).length} of them live`;
       list.replaceChildren(...found.map((item) => h("li", { class: item.live ? "live" : "later" },
         h("h3", {}, item.live ? h("a", { href: link(item.slug) }, item.name) : item.name), h("p", {}, item.sentence),
-        h("p", { class: "tl-cite" }, `${familyName[item.family]} · ${item.workbench ? "workbench" : item.live ? `claim: ${VERDICT[item.claim]}` : "not built yet"}`,
+        h("p", { class: "tl-cite" }, `${familyName[item.family]} · ${!item.live ? "not built yet" : item.workbench ? "workbench" : `claim: ${VERDICT[item.claim]}`}`,
           item.paper ? h("a", { href: item.paper, target: "_blank", rel: "noopener" }, "Paper") : null))));
     };
     root.append(h("form", { class: "tl-filters", onsubmit: (event) => event.preventDefault() },
