@@ -28,6 +28,11 @@ def test_list_as_json():
     assert next(row for row in rows if row["slug"] == "h2o")["kind"] == "system"
 
 
+def test_models_as_json():
+    done = tokenlab("models", "--json")
+    assert done.returncode == 0 and isinstance(json.loads(done.stdout), list)
+
+
 def test_run_with_settings_as_json():
     done = tokenlab("run", "compare-tokenizers", "--set", "text=a é", "--set", "tokenizers=bytes,characters", "--json")
     strip = json.loads(done.stdout)["strip"]
@@ -62,6 +67,7 @@ def test_run_on_files_of_ones_own(tmp_path):
         (("run", "compare-tokenizers", "--set", "text=@/no/such/file"), "could not be read"),
         (("reproduce", "compare-tokenizers"), "makes no claim"),
         (("reproduce",), "Name one system"),
+        (("export", "nonsense"), "no such model"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, says):

@@ -1,4 +1,4 @@
-"""python -m tokenlab list | run | reproduce | defaults | space | serve"""
+"""python -m tokenlab list | run | reproduce | defaults | models | export | space | serve"""
 
 from __future__ import annotations
 
@@ -140,6 +140,28 @@ def defaults(slugs: Annotated[list[str] | None, typer.Argument(help="Default: al
         path = catalog.DEFAULTS / f"{entry.slug}.json"
         path.write_text(json.dumps(stored, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
         print(f"{path.name}: {finished.seconds:.2f} s, {path.stat().st_size:,} bytes")
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """The models that ship with TokenLab."""
+    from tokenlab.models import listing
+
+    rows = listing()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        graph = "ONNX" if row["onnx"] else "no ONNX graph"
+        print(f"{row['name']:16} {row['type']:10} {row['parameters']:>12,} parameters  {graph}")
+
+
+@app.command()
+def export(name: Annotated[str, typer.Argument(help="A model that ships, or hub:owner/name.")]) -> None:
+    """Write a language model as an ONNX graph with its key-value cache."""
+    from tokenlab.models import export as write
+
+    print(write(name))
 
 
 @app.command("space")

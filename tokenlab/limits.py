@@ -34,6 +34,14 @@ QUEUE = 30  # runs that wait at once, of all visitors
 RUN_SECONDS = 60.0  # any run, unless the module sets SECONDS
 CACHE_RESULTS = 64  # finished runs kept in memory
 CACHE_BYTES = 64_000_000  # and their size as JSON
+CONFIG_BYTES = 100_000  # config.json of a checkpoint
+HEADER_BYTES = 2_000_000  # the header of a safetensors file, or the index of a sharded checkpoint
+SHARDS = 16  # files that the weights of a checkpoint may be split into
+WEIGHT_BYTES = 600_000_000  # the weights of a Hub checkpoint
+PARAMETERS = 200_000_000  # in memory as float32: 0.8 GB
+MODELS = 2  # Hub checkpoints kept in memory
+MODEL_SECONDS = 50.0  # waiting for a Hub checkpoint; its download goes on in the background
+CONTEXT = 2_048  # tokens in a model's context, whatever more the model could
 
 # White space, and the punctuation of scripts that write none.
 _BREAK = re.compile("[\\s\u3000-\u303f\uff01-\uff65\u0964\u0965\u1362\u104a\u104b\u17d4]+")

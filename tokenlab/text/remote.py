@@ -31,7 +31,7 @@ def tiktoken_encoding(name: str) -> tiktoken.Encoding:
     import tiktoken
 
     try:
-        return _in_time(
+        return in_time(
             limits.TIKTOKEN_SECONDS,
             f"tiktoken:{name}",
             lambda: tiktoken.get_encoding(name),
@@ -49,7 +49,7 @@ def hub_file(repo: str) -> tuple[bytes, str]:
 
     No token is ever sent. A copy in the user's own Hub cache serves when there is no connection.
     UserError: off-line, no such repository, gated, no such file, too large, too slow."""
-    return _in_time(
+    return in_time(
         limits.HUB_SECONDS,
         f"hub:{repo}",
         lambda: _hub_file(repo),
@@ -134,7 +134,7 @@ _running: dict[str, Future] = {}
 _lock = threading.Lock()
 
 
-def _in_time(seconds: float, key: str, work: Callable[[], Any], late: str) -> Any:
+def in_time(seconds: float, key: str, work: Callable[[], Any], late: str) -> Any:
     """work(), or UserError(late) after `seconds`. The work goes on; whoever asks for `key` again joins it."""
     with _lock:
         future = _running.get(key)
