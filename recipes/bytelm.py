@@ -1,0 +1,36 @@
+"""Makes assets/models/bytelm: the same network as tinylm over bytes.
+
+python recipes/bytelm.py --data DATA --work WORK                                  # train; can be stopped and resumed
+python recipes/bytelm.py --data DATA --work WORK --export assets/models/bytelm    # write the model, measure it
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import train_lm
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+PLAN = train_lm.Plan(
+    vocab=len(train_lm.SPECIAL) + 256,
+    context=2048,
+    batch=8192,
+    chars_per_token=1.0,
+    stages=((0.3, 256, 0.3), (0.4, 512, 0.1), (0.2, 1024, 0.05), (0.1, 2048, 0.02)),
+)
+
+
+def new_tokenizer(data: Path, plan: train_lm.Plan) -> Tokenizer:
+    """One token per byte: a byte-level BPE without merges. Byte b has the id 3 + its place in the BPE alphabet."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*train_lm.SPECIAL, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.add_special_tokens(list(train_lm.SPECIAL))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+if __name__ == "__main__":
+    train_lm.main(__doc__, PLAN, new_tokenizer)

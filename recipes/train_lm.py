@@ -1,0 +1,521 @@
+"""Trains the small language models on story worlds and natural English. Used by tinylm.py and bytelm.py.
+
+The weights live in a plain LlamaForCausalLM (float32); each step computes in bfloat16 through `weighted_loss`, which
+is the same network written with fewer operations, because on a CPU thin layers spend most of their time on small
+elementwise steps. Hidden matrices are trained with Muon (Jordan et al. 2024), the rest with AdamW.
+
+Deterministic: batch and learning rate depend only on the step and the seed. Resumable: the newest checkpoint in
+--work is taken up. Usable at any time: warm-up, a constant rate, and a linear decay over
+the last steps (WSD), so a run may be stopped and taken up with another number of steps as long as it has not decayed.
+"""
+
+import argparse
+import json
+import random
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from text_data import natural_text
+from tokenizers import Tokenizer
+
+from tokenlab import stories
+
+SPECIAL = ("<s>", "</s>", "<pad>")  # ids 0, 1, 2
+ANSWER_WEIGHT = 8.0
+
+
+@dataclass
+class Plan:
+    """Everything that a run depends on."""
+
+    hidden: int = 192
+    layers: int = 12
+    heads: int = 4
+    inner: int = 512
+    vocab: int = 4096
+    context: int = 1024
+    batch: int = 2048  # tokens in a step
+    natural: float = 0.25  # share of rows that are natural text
+    muon_rate: float = 0.005
+    adam_rate: float = 1.5e-3
+    warm_up: int = 40
+    seed: int = 0
+    chars_per_token: float = 4.0
+    # (share of the run's steps, row length, share of rows that are told twice): short rows first, because recall is
+    # learned there much sooner; saying a passage again teaches to look back before any question can be answered
+    stages: tuple[tuple[float, int, float], ...] = (
+        (0.15, 64, 0.3),
+        (0.4, 128, 0.1),
+        (0.25, 256, 0.05),
+        (0.2, 1024, 0.02),
+    )
+
+
+def new_model(plan: Plan):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(plan.seed)
+    config = LlamaConfig(
+        vocab_size=plan.vocab,
+        hidden_size=plan.hidden,
+        intermediate_size=plan.inner,
+        num_hidden_layers=plan.layers,
+        num_attention_heads=plan.heads,
+        num_key_value_heads=plan.heads,
+        max_position_embeddings=plan.context,
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+        rms_norm_eps=1e-5,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight /= (2 * plan.layers) ** 0.5
+        plant_induction(model)
+    return model
+
+
+def plant_induction(model) -> None:
+    """Starts the network with a weak copy circuit: what followed this token before? (Olsson et al. 2022, induction).
+
+    One head of layer 1 attends to the previous token and notes it; a head of layers 2, 4 and 6 looks for a place
+    whose noted token is the present one and copies what stands there. From a usual start the small budget of a CPU
+    run is spent before such heads appear; training changes these weights like all others.
+    """
+    config = model.config
+    size, width = config.hidden_size, config.hidden_size // config.num_attention_heads
+    half = width // 2
+    common = F.normalize(torch.randn(size), dim=0)
+    embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
+    # a part that all tokens share lets the first head ask for a position whatever stands there
+    embedding.copy_(torch.randn(embedding.shape) * size**-0.5 + 0.5 * common)
+    turn, _ = torch.linalg.qr(torch.randn(size, size))
+    head.copy_(embedding @ turn.T * 0.7)  # what is copied is turned first, so that a token does not predict itself
+
+    read, _ = torch.linalg.qr(torch.randn(size, width))
+    note, _ = torch.linalg.qr(torch.randn(size, width))
+    attention = model.model.layers[1].self_attn
+    for part in (attention.q_proj, attention.k_proj):
+        part.weight[:width] = 0
+    for f in range(5):  # the fastest rotations tell neighbours apart; the query is turned back by one position
+        angle = torch.tensor(10000.0 ** (-f / half))
+        attention.k_proj.weight[f] = 1.05 * common
+        attention.q_proj.weight[f] = 1.05 * angle.cos() * common
+        attention.q_proj.weight[f + half] = -1.05 * angle.sin() * common
+    attention.v_proj.weight[:width] = read.T
+    attention.o_proj.weight[:, :width] = 0.2 * note
+
+    slow = torch.tensor([i for i in range(width) if i % half >= half // 2])  # rotations that hardly move in 100 tokens
+    for layer in (2, 4, 6):
+        attention = model.model.layers[layer].self_attn
+        copy, _ = torch.linalg.qr(torch.randn(size, width))
+        attention.q_proj.weight[:width] = 0
+        attention.k_proj.weight[:width] = 0
+        attention.q_proj.weight[slow] = 2.0 * read.T[slow]
+        attention.k_proj.weight[slow] = 2.0 * note.T[slow]
+        attention.v_proj.weight[:width] = copy.T
+        attention.o_proj.weight[:, :width] = 0.4 * turn @ copy
+
+
+def rotary(length: int, width: int, base: float = 10000.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and signed sin (1, length, 1, width) of rotary positions, halves layout as in Llama."""
+    angles = torch.outer(torch.arange(length), base ** (-torch.arange(0, width, 2) / width))
+    cos, sin = angles.cos(), angles.sin()
+    pack = torch.cat((cos, cos), 1), torch.cat((-sin, sin), 1)
+    return tuple(part[None, :, None].to(torch.bfloat16) for part in pack)
+
+
+def block(h, norm1, qkv, out, norm2, gate_up, down, cos, sin, mask, heads: int):
+    """One layer of the network. h: (B, T, d); qkv: (3d, d); gate_up: (2 inner, d); mask: (T, T), -inf above."""
+    rows, length, size = h.shape
+    width = size // heads
+    mixed = F.linear(F.rms_norm(h, (size,), norm1, 1e-5), qkv).view(rows, length, 3 * heads, width)
+    qk, v = mixed[:, :, : 2 * heads], mixed[:, :, 2 * heads :]
+    qk = qk * cos + torch.cat((qk[..., width // 2 :], qk[..., : width // 2]), -1) * sin
+    q, k = (part.transpose(1, 2).reshape(rows * heads, length, width) for part in qk.split(heads, 2))
+    v = v.transpose(1, 2).reshape(rows * heads, length, width)
+    attention = (torch.bmm(q, k.transpose(1, 2)) * width**-0.5 + mask).softmax(-1)
+    mixed = torch.bmm(attention, v).view(rows, heads, length, width).transpose(1, 2)
+    h = h + F.linear(mixed.reshape(rows, length, size), out)
+    gate, up = F.linear(F.rms_norm(h, (size,), norm2, 1e-5), gate_up).chunk(2, -1)
+    return h + F.linear(F.silu(gate) * up, down)
+
+
+def token_losses(h, norm, head, y):
+    """Loss of each next token y (B, T) from the last layer's h (B, T, d)."""
+    logits = F.linear(F.rms_norm(h, h.shape[-1:], norm, 1e-5), head)
+    return F.cross_entropy(logits.view(-1, head.shape[0]).float(), y.reshape(-1), reduction="none")
+
+
+# compiled once per row length: fusing the elementwise steps is worth about as much as the matrix products cost
+fast_block = torch.compile(block, dynamic=False)
+fast_losses = torch.compile(token_losses, dynamic=False)
+
+
+def weighted_loss(w: dict, plan: Plan, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor):
+    """Mean loss of next tokens y (B, T) given x (B, T), each weighted, and the losses; w: bfloat16 weights by name."""
+    cos, sin = rotary(x.shape[1], plan.hidden // plan.heads)
+    mask = torch.full((x.shape[1], x.shape[1]), float("-inf"), dtype=torch.bfloat16).triu(1)
+    h = F.embedding(x, w["model.embed_tokens.weight"])
+    for i in range(plan.layers):
+        at = f"model.layers.{i}."
+        norms = w[at + "input_layernorm.weight"], w[at + "post_attention_layernorm.weight"]
+        out, down = w[at + "self_attn.o_proj.weight"], w[at + "mlp.down_proj.weight"]
+        h = fast_block(h, norms[0], w[at + "qkv"], out, norms[1], w[at + "gate_up"], down, cos, sin, mask, plan.heads)
+    losses = fast_losses(h, w["model.norm.weight"], w["lm_head.weight"], y)
+    return (losses * weight.reshape(-1)).sum() / weight.sum(), losses.detach()
+
+
+def half_weights(model, plan: Plan) -> dict[str, torch.Tensor]:
+    """bfloat16 copies by name, differentiable; query, key and value as one matrix, gate and up as one."""
+    w = {name: p.to(torch.bfloat16) for name, p in model.named_parameters()}
+    for i in range(plan.layers):
+        at = f"model.layers.{i}."
+        w[at + "qkv"] = torch.cat([w[f"{at}self_attn.{part}_proj.weight"] for part in "qkv"])
+        w[at + "gate_up"] = torch.cat([w[f"{at}mlp.{part}_proj.weight"] for part in ("gate", "up")])
+    return w
+
+
+class Optimizer:
+    """Muon for the matrices of the layers, AdamW for embeddings, head and norms."""
+
+    def __init__(self, model, plan: Plan):
+        named = dict(model.named_parameters())
+        hidden = {k: p for k, p in named.items() if p.ndim == 2 and "layers" in k}
+        self.groups: dict[tuple, list] = {}
+        for p in hidden.values():
+            self.groups.setdefault(tuple(p.shape), []).append(p)
+        self.momentum = {shape: torch.zeros(len(ps), *shape) for shape, ps in self.groups.items()}
+        rest = [p for k, p in named.items() if k not in hidden]
+        self.adam = torch.optim.AdamW(rest, lr=plan.adam_rate, betas=(0.9, 0.95), weight_decay=0.01)
+        self.plan = plan
+
+    def step(self, scale: float) -> None:
+        for shape, parameters in self.groups.items():
+            buffer = self.momentum[shape]
+            gradient = torch.stack([p.grad for p in parameters])
+            buffer.mul_(0.95).add_(gradient)
+            update = orthogonal(gradient + 0.95 * buffer) * max(1.0, shape[0] / shape[1]) ** 0.5
+            with torch.no_grad():
+                for p, change in zip(parameters, update, strict=True):
+                    p.mul_(1 - scale * self.plan.muon_rate * 0.05).sub_(change, alpha=scale * self.plan.muon_rate)
+        for group in self.adam.param_groups:
+            group["lr"] = self.plan.adam_rate * scale
+        self.adam.step()
+
+    def state(self) -> dict:
+        return {"momentum": self.momentum, "adam": self.adam.state_dict()}
+
+    def load(self, state: dict) -> None:
+        self.momentum = state["momentum"]
+        self.adam.load_state_dict(state["adam"])
+
+
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """The nearest orthogonal matrices (N, a, b), roughly: five Newton-Schulz steps in bfloat16 (Muon)."""
+    x = matrices.to(torch.bfloat16)
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.transpose(1, 2).contiguous()
+    for _ in range(5):
+        a = x @ x.transpose(1, 2)
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * (a @ a)) @ x
+    return (x.transpose(1, 2) if tall else x).float()
+
+
+class Rows:
+    """Batches of rows (B, T + 1) of ids with a weight per id; the same for the same seed and step."""
+
+    def __init__(self, tokenizer, plan: Plan, data: Path):
+        self.tokenizer, self.plan = tokenizer, plan
+        documents = tokenizer.encode_batch_fast(natural_text(data, "train"))
+        self.natural = np.concatenate([np.array([0, *doc.ids, 1], np.int32) for doc in documents])
+
+    def story(self, rng: random.Random, length: int) -> tuple[list[int], list[float]]:
+        most = int(length * self.plan.chars_per_token)
+        chars = rng.randint(min(150, most), most)
+        facts = max(1, min(stories.MAX_FACTS, round(chars / rng.uniform(75, 180))))
+        ask = rng.choice(("end", "along"))
+        made = stories.story(rng.randrange(2**40), "train", chars, facts, ask)
+        code = self.tokenizer.encode(made.text)
+        weights = [1.0] * len(code.ids)
+        for question in made.questions:
+            first, last = code.char_to_token(question.answer_span[0]), code.char_to_token(question.answer_span[1] - 1)
+            weights[first : last + 1] = [ANSWER_WEIGHT] * (last + 1 - first)
+        return [0, *code.ids, 1], [0.0, *weights, 1.0]
+
+    def passage(self, rng: random.Random, length: int) -> tuple[list[int], list[float]]:
+        start = rng.randrange(len(self.natural) - length)
+        return self.natural[start : start + length].tolist(), [1.0] * length
+
+    def twice(self, rng: random.Random, length: int) -> tuple[list[int], list[float]]:
+        """A piece of natural text or the beginning of a story, said twice; half weight the first time."""
+        half = rng.randint(length // 4, length // 2)
+        ids, weights = self.passage(rng, half) if rng.random() < 0.5 else self.story(rng, half)
+        ids = ids[:half]
+        return ids + ids, [0.5] * len(ids) + [1.5] * len(ids)
+
+    def batch(self, step: int, length: int, twice: float) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = random.Random(f"{self.plan.seed} rows {step}")
+        ids, weights = [], []
+        for _ in range(self.plan.batch // length):
+            kind, row, weight = rng.random(), [], []
+            while len(row) < length + 1:
+                if kind < self.plan.natural:
+                    more, w = self.passage(rng, length + 1)
+                elif kind < self.plan.natural + twice:
+                    more, w = self.twice(rng, length)
+                else:
+                    more, w = self.story(rng, length)
+                row += more
+                weight += w
+            ids.append(row[: length + 1])
+            weights.append(weight[: length + 1])
+        return torch.tensor(ids), torch.tensor(weights)
+
+
+def recall(model, tokenizer, split: str, n: int, tokens: tuple[int, ...], chars: float) -> list[dict]:
+    """Questions answered by the model, most likely token at each step of the answer, one row per kind and distance.
+
+    distance: the aim in tokens (`chars` characters each); mean_distance: what it was. chance: a guess among the
+    answers of that kind in the story.
+    """
+    rows = []
+    for kind in stories.KINDS:
+        for aim in tokens:
+            right, chance, distances = 0, 0.0, []
+            for seed in range(1000 * aim, 1000 * aim + n):  # other stories at each distance
+                case = stories.recall_case(seed, kind, split, int(aim * chars))
+                question = case.questions[0]
+                code = tokenizer.encode(case.text)
+                first, last = stories.token_span(code.offsets, question.answer_span)
+                ids = torch.tensor([[0, *code.ids]])
+                with torch.no_grad():
+                    guess = model(ids[:, :-1]).logits[0].argmax(-1)
+                right += bool((guess[first:last] == ids[0, first + 1 : last + 1]).all())
+                chance += 1 / len(question.candidates)
+                distances.append(question.token_distance(code.offsets))
+            row = {"kind": kind, "distance": aim, "mean_distance": sum(distances) / n, "n": n}
+            rows.append(row | {"recall": right / n, "chance": chance / n})
+    return rows
+
+
+def bits_per_byte(model, tokenizer, documents: list[str], context: int) -> float:
+    """Bits per UTF-8 byte: each document in windows of `context` tokens, each window begun with <s>."""
+    bits, size = 0.0, 0
+    for text in documents:
+        ids = tokenizer.encode(text).ids
+        for start in range(0, len(ids), context - 1):
+            row = torch.tensor([[0, *ids[start : start + context - 1]]])
+            with torch.no_grad():
+                logits = model(row[:, :-1]).logits[0].float()
+            bits += F.cross_entropy(logits, row[0, 1:], reduction="sum").item() / np.log(2)
+        size += len(text.encode())
+    return bits / size
+
+
+def test_documents(data: Path, stories_n: int = 40, natural_bytes: int = 40_000) -> dict[str, list[str]]:
+    """Held-out text in the two units that the card reports: stories, and both books and short sentences."""
+    natural = natural_text(data, "test")
+    books, short = [t for t in natural if len(t) > 20_000], [t for t in natural if len(t) <= 20_000]
+    part = [text[5000 : 5000 + natural_bytes // 3] for text in books]
+    return {
+        "stories": [stories.story(seed, "test", 1200, 10, "along").text for seed in range(stories_n)],
+        "natural": [*part, *short[: natural_bytes // 3 // 800]],
+    }
+
+
+def stage(plan: Plan, done: float) -> tuple[int, float]:
+    """Row length and share of rows told twice after a share `done` of the steps."""
+    for share, length, twice in plan.stages:
+        if done < share:
+            return length, twice
+        done -= share
+    return plan.stages[-1][1:]
+
+
+def train(plan: Plan, tokenizer, data: Path, work: Path, steps: int, decay: float, minutes: float) -> None:
+    """Trains up to `steps`, at most `minutes` in this process; logs to work/log.jsonl, keeps work/checkpoint.pt."""
+    work.mkdir(parents=True, exist_ok=True)
+    model, rows = new_model(plan), Rows(tokenizer, plan, data)
+    optimizer, step, seen, spent = Optimizer(model, plan), 0, 0, 0.0
+    path = work / "checkpoint.pt"
+    if path.exists():
+        state = torch.load(path)
+        model.load_state_dict(state["model"])
+        optimizer.load(state["optimizer"])
+        step, seen, spent = state["step"], state["tokens"], state["seconds"]
+    before, began, saved, last = spent, time.monotonic(), time.monotonic(), 0.0
+    while step < steps and time.monotonic() - began < 60 * minutes:
+        spent = before + time.monotonic() - began
+        length, twice = stage(plan, step / steps)
+        scale = min(1.0, (step + 1) / plan.warm_up, (1 - step / steps) / decay + 0.02)
+        ids, weights = rows.batch(step, length, twice)
+        loss, losses = weighted_loss(half_weights(model, plan), plan, ids[:, :-1], ids[:, 1:], weights[:, 1:])
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step(scale)
+        step, seen = step + 1, seen + ids[:, 1:].numel()
+        if step % 20 == 0:
+            flat = weights[:, 1:].reshape(-1)
+            entry = {"step": step, "tokens": seen, "seconds": round(spent, 1), "row": length, "loss": loss.item()}
+            for name, part in (("answers", losses[flat > 2]), ("text", losses[flat == 1])):
+                entry[name] = part.mean().item() if len(part) else None  # a batch of natural text asks nothing
+            if time.monotonic() - last > 100:
+                last = time.monotonic()
+                model.eval()
+                for split in stories.SPLITS:
+                    found = recall(model, tokenizer, split, 3, (length // 2,), plan.chars_per_token)
+                    entry[f"recall_{split}"] = round(_mean(row["recall"] for row in found), 3)
+            with (work / "log.jsonl").open("a") as log:
+                log.write(json.dumps(entry) + "\n")
+            print(json.dumps(entry), flush=True)
+        if time.monotonic() - saved > 120:
+            saved = time.monotonic()
+            save(path, model, optimizer, plan, step, seen, spent)
+    save(path, model, optimizer, plan, step, seen, spent)
+
+
+def save(path: Path, model, optimizer: Optimizer, plan: Plan, step: int, tokens: int, seconds: float) -> None:
+    state = {"model": model.state_dict(), "optimizer": optimizer.state(), "plan": asdict(plan)}
+    torch.save(state | {"step": step, "tokens": tokens, "seconds": seconds}, path.with_suffix(".new"))
+    path.with_suffix(".new").rename(path)
+
+
+def export(plan: Plan, tokenizer, work: Path, folder: Path) -> None:
+    """The newest checkpoint as a Hugging Face folder: float16 on disk, float32 once loaded (config.dtype)."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    model = new_model(plan)
+    model.load_state_dict(torch.load(work / "checkpoint.pt")["model"])
+    model.to(torch.float16).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)])
+    names = dict(zip(("bos_token", "eos_token", "pad_token"), SPECIAL, strict=True))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=plan.context, clean_up_tokenization_spaces=False, **names
+    ).save_pretrained(folder)
+
+
+def measure(folder: Path, data: Path, work: Path, n: int = 30) -> dict:
+    """Everything the card reports, measured on the exported files: recall, bits per byte, references, samples."""
+    import lm_references
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = None
+    window = model.config.max_position_embeddings
+    chars = chars_per_token(tokenizer)
+    aims = tuple(aim for aim in (56, 128, 256, 512) if aim < window - 200)
+    found = {"recall": recall(model, tokenizer, "test", n, aims, chars=chars)}
+    found["recall_seen"] = recall(model, tokenizer, "train", n // 2, aims, chars=chars)
+    rng = random.Random(1)
+    told = "\n".join(stories.story(rng.randrange(2**40), "train", 600, 6, "along").text for _ in range(16_000))
+    read = "\n".join(natural_text(data, "train"))
+    ngram = lm_references.ByteNgram((read + "\n" + told).encode())
+    found["bits"] = {}
+    for name, documents in test_documents(data).items():
+        size = sum(len(text.encode()) for text in documents)
+        whole = "\n".join(documents).encode()
+        before = (told if name == "stories" else read).encode()
+        found["bits"][name] = {
+            "bytes": size,
+            "model": bits_per_byte(model, tokenizer, documents, window),
+            "ngram": sum(ngram.bits(text.encode()) for text in documents) / size,
+            "xz": lm_references.xz_bits(whole) / size,
+            "xz_after_training_text": lm_references.xz_bits_after(before, whole) / size,
+        }
+    found["samples"] = [(prompt, sample(model, tokenizer, prompt)) for prompt in SAMPLE_PROMPTS]
+    found["parameters"] = sum(p.numel() for p in model.parameters())
+    (work / "measured.json").write_text(json.dumps(found, indent=1))
+    return found
+
+
+SAMPLE_PROMPTS = (
+    "Once upon a time",
+    "The king looked at the old man and said",
+    "This is a story from long ago. Mia has a red kite. The lantern is in the barn. The code of the tower is 482. "
+    "Otto lives in Norwick. Question: What is the code of the tower? Answer:",
+)
+
+
+def sample(model, tokenizer, prompt: str, tokens: int = 60) -> str:
+    """A continuation at temperature 0.7 among the 40 likeliest tokens, seed 0."""
+    ids = torch.tensor([[0, *tokenizer.encode(prompt).ids]])
+    torch.manual_seed(0)
+    made = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=True, temperature=0.7, top_k=40
+    )
+    return tokenizer.decode(made[0, ids.shape[1] :].tolist())
+
+
+def chars_per_token(tokenizer) -> float:
+    texts = [stories.story(seed, "test", 600, 6).text for seed in range(50)]
+    return sum(map(len, texts)) / sum(len(tokenizer.encode(text).ids) for text in texts)
+
+
+def tables(found: dict) -> str:
+    """The measured numbers as Markdown for the card."""
+    out = []
+    for name, title in (("recall", "held-out names, towns, wordings and combinations"), ("recall_seen", "new stories")):
+        rows = found[name]
+        aims = sorted({row["distance"] for row in rows})
+        out += [f"Recall, {title} (n = {rows[0]['n']} per cell)", ""]
+        out += ["| kind | " + " | ".join(f"{aim} tokens" for aim in aims) + " | chance |"]
+        out += ["| --- |" + " --- |" * (len(aims) + 1)]
+        for kind in (*stories.KINDS, "all"):
+            own = [row for row in rows if kind in ("all", row["kind"])]
+            cells = [_mean(row["recall"] for row in own if row["distance"] == aim) for aim in aims]
+            cells.append(_mean(row["chance"] for row in own))
+            out.append(f"| {kind} | " + " | ".join(f"{100 * cell:.0f} %" for cell in cells) + " |")
+        means = [_mean(row["mean_distance"] for row in rows if row["distance"] == aim) for aim in aims]
+        out += ["", "Mean true distance in tokens: " + ", ".join(f"{mean:.0f}" for mean in means) + ".", ""]
+    out += ["| bits per byte, held out | bytes | model | order-5 n-gram | xz | xz after the training text |"]
+    out += ["| --- | --- | --- | --- | --- | --- |"]
+    for name, bits in found["bits"].items():
+        values = (f"{bits[key]:.3f}" for key in ("model", "ngram", "xz", "xz_after_training_text"))
+        out.append(f"| {name} | {bits['bytes']:,} | " + " | ".join(values) + " |")
+    return "\n".join(out) + "\n"
+
+
+def _mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def main(description: str, plan: Plan, new_tokenizer) -> None:
+    """The command line of a recipe; new_tokenizer(data, plan) makes the tokenizer once per work folder."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with english/ and tatoeba/")
+    parser.add_argument("--work", type=Path, required=True, help="folder for tokenizer, checkpoint and log")
+    parser.add_argument("--steps", type=int, default=2200, help="steps of the whole schedule")
+    parser.add_argument("--decay", type=float, default=0.25, help="share of the steps over which the rate falls")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop this process after so many minutes")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the model there and measure it")
+    args = parser.parse_args()
+    saved = args.work / "tokenizer.json"
+    if not saved.exists():
+        args.work.mkdir(parents=True, exist_ok=True)
+        new_tokenizer(args.data, plan).save(str(saved))
+    tokenizer = Tokenizer.from_file(str(saved))
+    if args.export is None:
+        train(plan, tokenizer, args.data, args.work, args.steps, args.decay, args.minutes)
+        return
+    export(plan, tokenizer, args.work, args.export)
+    found = measure(args.export, args.data, args.work)
+    (args.work / "tables.md").write_text(tables(found))
+    print(tables(found))
+    for prompt, text in found["samples"]:
+        print(f"{prompt!r}\n    {text!r}")
