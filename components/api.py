@@ -9,8 +9,10 @@ from typing import Any
 import gradio as gr
 
 from tokenlab import catalog, guard, limits, spec
+from tokenlab.controls import Control, Number, Slider, Tokenizers
 from tokenlab.errors import UserError
 
+QUICK_LANE = "quick"  # what answers while the user types does not wait behind minute-long runs
 LANE = "cpu"  # all work shares one queue lane of limits.LANE runs, so that they do not fight for the cores
 
 
@@ -56,9 +58,21 @@ def describe(entry: catalog.Entry) -> str:
     """The docstring of the endpoint: the catalogue's sentence and one line per parameter."""
     lines = [entry.sentence, "", "Args:"]
     for field in spec.fields(entry.module().run):
-        label = f"{field.control.label}. {field.control.info}".strip()
-        lines.append(f"    {field.name}: {label}")
+        lines.append(f"    {field.name}: {_sentence(field.control)}")
     return "\n".join(lines)
+
+
+def _sentence(control: Control) -> str:
+    """Label, information and range of a parameter, for a reader who does not see the panel."""
+    parts = [control.label, control.info]
+    if isinstance(control, Slider | Number):
+        parts.append(f"{control.minimum:g} to {control.maximum:g}")
+    if isinstance(control, Tokenizers):
+        from tokenlab.text import sources
+
+        built_in = ", ".join(ref for _, ref in sources.builtin())
+        parts.append(f"{control.least} to {control.most} of {built_in}, tiktoken:NAME, hub:OWNER/NAME")
+    return ". ".join(part for part in parts if part)
 
 
 def _plain(value: Any) -> Any:

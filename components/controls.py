@@ -50,9 +50,9 @@ def widget(field: Field, value: Any, visible: bool, key: str) -> Widget:
             component = gr.Slider(control.minimum, control.maximum, value, step=control.step, **common)
         case controls.Number():
             common["label"] = f"{control.label} [{control.unit}]" if control.unit else control.label
-            component = gr.Number(value, minimum=control.minimum, maximum=control.maximum, **common)
+            component = gr.Number(value, **common)  # the control checks the range, in its own words
         case controls.Seed():
-            component = gr.Number(value, minimum=0, precision=0, **common)
+            component = gr.Number(value, precision=0, **common)
         case controls.Switch():
             component = gr.Checkbox(value, **common)
         case controls.Choice() if control.style == "menu":
@@ -80,7 +80,7 @@ def _text_with_upload(field: Field, value: str, common: dict[str, Any]) -> Widge
 
 def _text_of(path: str) -> str:
     try:
-        return Path(path).read_text("utf-8-sig")
+        return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError("This file is not UTF-8 text; please save it as UTF-8 and load it again.") from None
 

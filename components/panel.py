@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from components import share
-from components.api import LANE
+from components.api import LANE, QUICK_LANE
 from components.controls import Widget, added, widget
 from components.views import Drawn
 from tokenlab import catalog, guard, limits, measurement, spec
@@ -88,7 +88,8 @@ def _show_when(fields: tuple[spec.Field, ...], widgets: list[Widget]) -> None:
     def change(*raw: Any) -> list[Any]:
         values = {w.field.name: value for w, value in zip(deciding, raw, strict=True)}
         visible = {w.field.name: spec.shown(fields, values, w.field.name) for w in dependent}
-        return [gr.update(visible=visible[w.field.name]) for w in dependent for _ in (w.component, *w.extra)]
+        updates = [gr.update(visible=visible[w.field.name]) for w in dependent for _ in (w.component, *w.extra)]
+        return updates if len(updates) > 1 else updates[0]  # of one output Gradio takes the list as its value
 
     inputs = [w.component for w in deciding]
     for component in inputs:
@@ -135,7 +136,7 @@ def _wire(
 
     def handle(request: gr.Request, *raw: Any) -> Iterator[list[Any]]:
         values = {w.field.name: _python(value) for w, value in zip(widgets, raw, strict=True)}
-        yield from _stream(entry, module, values, views, makers, _stops.new(request.session_hash, entry.slug))
+        yield from _stream(entry, module, values, views, makers, stops.new(request.session_hash, entry.slug))
 
     settings: dict[str, Any] = {
         "api_visibility": "private",
@@ -144,7 +145,11 @@ def _wire(
         "trigger_mode": "always_last",
         "show_progress": "hidden",
     }
-    gr.on([run.click, *(w.component.input for w in widgets if _is_parts(w.field))], handle, inputs, outputs, **settings)
+    # A second click while it runs would start again after Stop: "once" lets it pass.
+    run.click(handle, inputs, outputs, **{**settings, "trigger_mode": "once"})
+    for w in widgets:
+        if _is_parts(w.field):
+            w.component.input(handle, inputs, outputs, **settings)
     bar.autorun(handle, inputs, outputs, **settings)  # a script's own event; gr.on takes only built-in ones
     live = getattr(module, "LIVE", None)
     if live:
@@ -164,10 +169,10 @@ def _wire(
             for w in widgets
             if not isinstance(w.field.control, Text | Tokenizers) and not _is_parts(w.field)
         ]
-        gr.on([*changed, *moved], handle_live, [bar, *inputs], outputs, **settings)
+        gr.on([*changed, *moved], handle_live, [bar, *inputs], outputs, **{**settings, "concurrency_id": QUICK_LANE})
 
     def halt(request: gr.Request) -> None:
-        _stops.stop(request.session_hash, entry.slug)
+        stops.stop(request.session_hash, entry.slug)
 
     stop.click(halt, queue=False, api_visibility="private", show_progress="hidden")
 
@@ -190,7 +195,11 @@ def _stream(
             state = "now" if run.done else "running"
             drawn = [_update(name, view, run.result.get(name)) for name, view in views.items()]
             joined = [_join(w, run) for w in makers]
-            yield [_bar(entry, run.values, None, state=state, seconds=run.seconds, cached=run.cached), *drawn, *joined]
+            # The link and the snippet are worked out once: with a long text they cost more than a partial result.
+            bar = {"state": state, "seconds": run.seconds}
+            if run.done:
+                bar = _bar(entry, run.values, None, state=state, seconds=run.seconds, cached=run.cached)
+            yield [bar, *drawn, *joined]
     except UserError as error:
         yield [{"state": "partial" if partial else "error", "problem": str(error)}, *nothing]
 
@@ -267,12 +276,20 @@ class _Stops:
 
     def new(self, session: str | None, slug: str) -> threading.Event:
         event = threading.Event()
+        self.stop(session, slug)  # one visitor runs a panel once at a time
         with self.lock:
             self.events[session or "", slug] = event
             self.events.move_to_end((session or "", slug))
             while len(self.events) > self.most:
                 self.events.popitem(last=False)
         return event
+
+    def stop_all(self, session: str | None) -> None:
+        """End whatever this visitor runs."""
+        with self.lock:
+            events = [event for (owner, _), event in self.events.items() if owner == (session or "")]
+        for event in events:
+            event.set()
 
     def stop(self, session: str | None, slug: str) -> None:
         with self.lock:
@@ -281,4 +298,4 @@ class _Stops:
             event.set()
 
 
-_stops = _Stops()
+stops = _Stops()

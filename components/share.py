@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import inspect
 import json
 import zlib
 from collections.abc import Mapping
@@ -79,10 +80,24 @@ def as_python(slug: str, values: dict[str, Any]) -> str:
     """A snippet that repeats the run from Python."""
     entry = catalog.find(slug)
     fields = spec.fields(entry.module().run)
-    changed = [f"    {f.name}={values[f.name]!r}," for f in fields if _plain(values[f.name]) != _plain(f.default)]
+    run = entry.module().run
+    shown = [f for f in fields if spec.shown(fields, values, f.name)]
+    changed = [f"    {f.name}={values[f.name]!r}," for f in shown if _plain(values[f.name]) != _plain(f.default)]
     package, module = entry.module_name.rsplit(".", 1)
-    call = "\n".join([f"result = {module}.run(", *changed, ")"]) if changed else f"result = {module}.run()"
-    return f"from {package} import {module}\n\n{call}\n"
+    # A run that streams is a generator; its last result is the whole one.
+    result = "*_, result" if inspect.isgeneratorfunction(run) else "result"
+    call = "\n".join([f"{result} = {module}.run(", *changed, ")"]) if changed else f"{result} = {module}.run()"
+    return f"from {package} import {module}\n\n{_recipes(shown, values)}{call}\n"
+
+
+def _recipes(fields: list[spec.Field], values: dict[str, Any]) -> str:
+    """Lines that make the trained tokenizers known again, where another process runs the snippet."""
+    from tokenlab.text import training
+
+    refs = [ref for f in fields if isinstance(f.control, Tokenizers) for ref in values[f.name]]
+    recipes = [training.recipe_json(ref) for ref in refs if ref.startswith("trained:")]
+    lines = [f"training.receive({recipe!r})" for recipe in recipes if recipe is not None]
+    return "\n".join(["from tokenlab.text import training", "", *lines, "", ""]) if lines else ""
 
 
 def _portable(fields: tuple[spec.Field, ...], state: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

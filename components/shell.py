@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from components import api, share
-from components.panel import panel
+from components.panel import panel, stops
 from components.views import Drawn, script
 from tokenlab import catalog, measurement, spec
 from tokenlab.errors import UserError
@@ -75,10 +75,11 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
     def open_panel(asked: share.Opened) -> list[Any]:
         return [json.dumps(dataclasses.asdict(asked)), _picker(family, asked.slug)]
 
-    def choose(event: gr.EventData) -> list[Any]:
+    def choose(event: gr.EventData, request: gr.Request) -> list[Any]:
         """Empty the panel first: Gradio would hand the old panel's components over to the new one, by position."""
         slug = str(getattr(event, "slug", ""))
         values = getattr(event, "values", {})  # what the panel last ran in this page; checked when it is drawn
+        stops.stop_all(request.session_hash)
         live = [entry.slug for entry in entries if entry.live]
         known = slug in live and isinstance(values, dict)
         return ["", *open_panel(share.Opened(slug, values))] if known else [gr.skip()] * 3

@@ -116,3 +116,9 @@ def test_reproduce_fails_when_a_claim_no_longer_holds(monkeypatch, tmp_path):
         cli.reproduce("data-mixture")
     assert measurement.stored("data-mixture")["holds"] is False
     cli.reproduce("data-mixture")  # it is recorded as not holding now, so this is no failure
+
+
+@pytest.mark.parametrize("arguments", [("list", "--jsonn"), ("nosuch",), ("run",)])
+def test_a_mistyped_command_is_explained_without_a_traceback(arguments):
+    done = tokenlab(*arguments)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and done.stderr.strip()

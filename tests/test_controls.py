@@ -20,6 +20,7 @@ MODE = Choice("Mode", options=("full", "local"))
         (BUDGET, "0.2", 0.2),
         (LAYERS, 3.0, 3),
         (Number("Price"), 2, 2.0),
+        (Number("Price"), None, 0.0),
         (Seed(), "7", 7),
         (Switch("On"), True, True),
         (Switch("On"), "false", False),
@@ -28,6 +29,7 @@ MODE = Choice("Mode", options=("full", "local"))
         (Choices("Which", options=("a", "b", "c")), "a, b", ("a", "b")),
         (Tokenizers("Tokenizers"), ["bytes", "words", "bytes"], ("bytes", "words")),
         (Tokenizers("Tokenizers"), ["bytes", "gpt2/x.y"], ("bytes", "hub:gpt2/x.y")),
+        (Tokenizers("Tokenizers"), ["mistral V7", "Words"], ("mistral-v7", "words")),
     ],
 )
 def test_good_values_come_back_in_their_type(control, given, value):

@@ -50,9 +50,26 @@ def test_partial_results_stream_and_the_last_is_whole():
     def run(n: N = 3) -> Result:
         for i in range(n):
             yield note(str(i))
+            time.sleep(0.05)
 
     parts = [(r.result["note"]["text"], r.done) for r in guard.answer(system(run), {})]
     assert parts == [("0", False), ("1", False), ("2", False), ("2", True)]
+
+
+def test_a_slow_reader_gets_the_newest_part_and_stop_is_heard_at_once():
+    def run(n: N = 1) -> Result:
+        for i in range(1000):
+            yield note(str(i))
+            time.sleep(0.001)
+
+    stopped = threading.Event()
+    stream = guard.answer(system(run), {}, stopped)
+    next(stream)
+    time.sleep(0.3)
+    assert int(next(stream).result["note"]["text"]) > 20
+    stopped.set()
+    with pytest.raises(UserError, match="stopped"):
+        next(stream)
 
 
 class Panic(BaseException):

@@ -23,7 +23,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from threadpoolctl import threadpool_limits
 from tokenizers import Tokenizer, processors
 from tokenizers import models as library
 from transformers import (
@@ -737,22 +736,6 @@ def test_listing(toys, tmp_path, monkeypatch):
     assert (row["name"], row["type"], row["parameters"], row["onnx"]) == ("toy", "gpt2", stock, False)
     assert row["bytes"] == sum(path.stat().st_size for path in toys["gpt2"].iterdir())
     json.dumps(row)
-
-
-def test_one_thread_is_for_the_caller_only():
-    inside, outside = [], []
-
-    def work():
-        with threadpool_limits(3, user_api="openmp"):
-            with models.one_thread():
-                inside.append(torch.get_num_threads())
-            outside.append(torch.get_num_threads())
-
-    before = torch.get_num_threads()
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert (inside, outside, torch.get_num_threads()) == ([1], [3], before)
 
 
 @pytest.fixture(scope="module")

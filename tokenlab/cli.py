@@ -86,7 +86,7 @@ def _own_file(ref: str) -> str:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", newline="") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} could not be read as UTF-8 text: {error.__class__.__name__}.") from None
@@ -187,11 +187,7 @@ def serve(host: str = "127.0.0.1", port: int = 7860) -> None:
 def main() -> None:
     """The entry point: a user's error is one line on stderr and exit code 2."""
     try:
-        app(standalone_mode=False)
+        app()
     except UserError as error:
         typer.echo(str(error), err=True)
         raise SystemExit(2) from None
-    except typer.Exit as done:
-        raise SystemExit(done.exit_code) from None
-    except typer.Abort:
-        raise SystemExit(130) from None

@@ -73,7 +73,7 @@ class Slider(Control):
 
 @dataclass(frozen=True)
 class Number(Control):
-    """A number that is typed in, at least `minimum`; `unit` is shown behind the label."""
+    """A number that is typed in, at least `minimum`, which an empty box stands for; `unit` stands behind the label."""
 
     minimum: float = 0.0
     maximum: float = 1e9
@@ -81,7 +81,7 @@ class Number(Control):
     hint: ClassVar[Any] = float
 
     def check(self, value: Any) -> float:
-        number = _number(self, value)
+        number = _number(self, self.minimum if value in (None, "") else value)
         if not self.minimum <= number <= self.maximum:
             raise self._refuse(f"{number:g} is outside {self.minimum:g} to {self.maximum:g}")
         return number

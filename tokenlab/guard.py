@@ -131,6 +131,8 @@ def _in_thread(start: Callable[[], Any], budget: Budget) -> Iterator[Any]:
                 value = iter_one(value)
             with contextlib.closing(value):  # an ended run must clean up now, not when it is collected
                 for item in value:
+                    with contextlib.suppress(queue.Empty):
+                        items.get_nowait()  # a part that nobody has taken is out of date
                     items.put((item, None))
                     budget.check()
             items.put((None, StopIteration()))
@@ -155,11 +157,10 @@ def _in_thread(start: Callable[[], Any], budget: Budget) -> Iterator[Any]:
 
 def _next(items: queue.Queue, budget: Budget) -> tuple[Any, BaseException | None]:
     while True:
-        try:
+        sentence(budget.check)
+        with contextlib.suppress(queue.Empty):
             # Short waits, so that Stop is heard while the thread is inside a library call.
             return items.get(timeout=0.1)
-        except queue.Empty:
-            sentence(budget.check)
 
 
 class _Cache:

@@ -52,6 +52,12 @@ TL.frame = (root, value, ...tools) => {
   return body;
 };
 
+// Charts refer to their own patterns by the page's address, so they must hear when it changes.
+TL.setAddress = (query) => {
+  history.replaceState(null, "", `?${query}`);
+  window.dispatchEvent(new Event("tl-address"));
+};
+
 TL.button = (label, onclick, attributes = {}) => TL.h("button", { type: "button", class: "tl-button", onclick, ...attributes }, label);
 
 TL.toggle = (label, pressed, onchange) => {

@@ -55,5 +55,7 @@
     draw().catch((error) => { console.error(error); asTable.click(); });
     const observer = new MutationObserver(() => { if (!plot.isConnected) observer.disconnect(); else draw(); });
     observer.observe(document.body, { attributes: true, attributeFilter: ["class"] });
+    const again = () => { if (plot.isConnected) draw(); else window.removeEventListener("tl-address", again); };
+    window.addEventListener("tl-address", again);
   };
 })();

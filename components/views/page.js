@@ -42,7 +42,7 @@
     root.dataset.state = value.problem ? "error" : value.state;
     if (!given.query) return;
     TL.kept[value.slug] = value.values;
-    if (!value.problem) history.replaceState(null, "", `?${value.query}`);
+    if (!value.problem) TL.setAddress(value.query);
     if (value.autorun && !root.tlAutoran) { root.tlAutoran = true; setTimeout(() => trigger("autorun"), 50); }
   };
 

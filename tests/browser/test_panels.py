@@ -48,3 +48,13 @@ def test_the_claim_is_shown_as_it_is(open_page, slug):
     holds = measurement.stored(slug)["holds"]
     assert ("holds" if holds else "does not hold") in page.locator(".tl-claim b").inner_text()
     assert page.locator(".tl-claim").inner_text().count(measurement.stored(slug)["paper"]) == 1
+
+
+def test_a_control_that_hangs_on_another_comes_and_goes(open_page):
+    page = open_page("?v=1&sys=less-is-better")
+    page.get_by_label("pasted text").check()
+    box = page.get_by_role("textbox", name="Your text")
+    box.wait_for()
+    assert box.input_value() == ""
+    page.get_by_label("stories", exact=True).check()
+    box.wait_for(state="detached")

@@ -99,7 +99,7 @@ def test_the_python_snippet_runs_the_same_call(slug):
     snippet = share.as_python(slug, defaults(slug))
     compile(snippet, "snippet", "exec")
     package, module = entry.module_name.rsplit(".", 1)
-    assert snippet == f"from {package} import {module}\n\nresult = {module}.run()\n"
+    assert snippet == f"from {package} import {module}\n\n*_, result = {module}.run()\n"
 
 
 def test_the_python_snippet_holds_what_changed():

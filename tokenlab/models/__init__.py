@@ -27,10 +27,7 @@ import json
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,24 +228,6 @@ def _opening(pipeline: dict[str, Any], label: str) -> tuple[int, ...]:
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(f"{intake.TOKENIZER} of {label} has a post-processor that makes no sense here.") from None
     return ()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch computes with one thread in here, and only for the calling thread.
-
-    Many jobs at once that each take all cores are slower by far than one core each. `torch.set_num_threads`
-    would also change the default of every thread that starts later; OpenMP's own setting belongs to one thread."""
-    with _thread_pools().limit(limits=1, user_api="openmp"):
-        yield
-
-
-@lru_cache(maxsize=1)
-def _thread_pools() -> Any:
-    import torch  # noqa: F401  its OpenMP library must be in the process before the pools are looked up
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def onnx_session(name: str) -> onnxruntime.InferenceSession:

@@ -106,6 +106,8 @@ def run(
 ) -> Iterator[Result]:
     """Compare 2 to 6 tokenizers, look into their vocabularies, or train one."""
     if part == TRAIN:
+        if corpus == YOURS and not training_text.strip():
+            raise UserError("There is nothing to train on; please paste a text or choose a sample.")
         recipe = (
             training.Recipe(algorithm, size, text=training_text)
             if corpus == YOURS
@@ -182,7 +184,9 @@ def _trees(tokenizers: Sequence[Tokenizer], search: str) -> Tree | None:
     """The merges of all tokenizers that have `search` as an entry, under one root."""
     trees = ((tokenizer.name, vocabulary.merge_view(tokenizer, search)) for tokenizer in tokenizers)
     built = tuple(
-        Node(text=t.root.text, note=name, children=t.root.children) for name, t in trees if t and t.root.children
+        Node(text=t.root.text, note=f"{name}, {t.root.note}", children=t.root.children)
+        for name, t in trees
+        if t and t.root.children
     )
     if not built:
         return None

@@ -45,6 +45,12 @@ _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{16}")
 
 
+def builtin_names() -> dict[str, str]:
+    """The names on the page -> reference; a user may type either."""
+    files = {name: ref for ref, (name, _) in {**_SENTENCEPIECE, **_TEKKEN}.items()}
+    return files | {unit.name: ref for ref, unit in _UNITS.items()}
+
+
 def builtin() -> list[tuple[str, str]]:
     """(label, reference) of the tokenizers that work without the internet."""
     return [(label(ref), ref) for ref in (*_SENTENCEPIECE, *_TEKKEN, *_UNITS)]
@@ -56,7 +62,8 @@ def optional() -> list[tuple[str, str]]:
 
 
 def check_ref(ref: str) -> str:
-    """`ref` when it is well formed, a bare owner/name with "hub:". UserError: it is neither. Loads nothing."""
+    """The reference that `ref` means: itself, a name on the page, a bare owner/name. UserError: none. Loads nothing."""
+    ref = {name.lower(): known for name, known in builtin_names().items()}.get(ref.lower(), ref)
     if "/" in ref and ":" not in ref:
         ref = f"hub:{ref}"
     kind, _, rest = ref.partition(":")
@@ -81,7 +88,8 @@ def check_ref(ref: str) -> str:
 
 def label(ref: str) -> str:
     """A short name to show. UserError: the reference is not well formed."""
-    kind, _, rest = check_ref(ref).partition(":")
+    ref = check_ref(ref)
+    kind, _, rest = ref.partition(":")
     if kind in ("tiktoken", "hub"):
         return rest
     if kind == "file":
