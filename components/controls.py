@@ -63,6 +63,12 @@ def widget(field: Field, value: Any, visible: bool, key: str) -> Widget:
             component = gr.CheckboxGroup(list(control.options), value=list(value), **common)
         case controls.Tokenizers():
             return _tokenizers(field, list(value), common)
+        case controls.Model():
+            from tokenlab import models
+
+            common["info"] = common["info"] or "One from the list, or a Hugging Face id such as owner/name."
+            offered = list(dict.fromkeys([*models.OFFERED[control.kind], value]))
+            component = gr.Dropdown(offered, value=value, allow_custom_value=True, **common)
         case _:
             raise TypeError(f"no widget for {type(control).__name__}")
     return Widget(field, component, [])

@@ -15,9 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 PLAN = train_lm.Plan(
     vocab=len(train_lm.SPECIAL) + 256,
     context=2048,
-    batch=8192,
     chars_per_token=1.0,
-    stages=((0.3, 256, 0.3), (0.4, 512, 0.1), (0.2, 1024, 0.05), (0.1, 2048, 0.02)),
+    stages=((0.35, 256, 4096, 0.2), (0.35, 512, 8192, 0.1), (0.18, 1024, 8192, 0.05), (0.12, 2048, 8192, 0.02)),
 )
 
 

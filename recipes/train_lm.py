@@ -35,23 +35,24 @@ class Plan:
     hidden: int = 192
     layers: int = 12
     heads: int = 4
-    inner: int = 512
+    inner: int = 352
     vocab: int = 4096
     context: int = 1024
-    batch: int = 2048  # tokens in a step
     natural: float = 0.25  # share of rows that are natural text
     muon_rate: float = 0.005
     adam_rate: float = 1.5e-3
     warm_up: int = 40
     seed: int = 0
     chars_per_token: float = 4.0
-    # (share of the run's steps, row length, share of rows that are told twice): short rows first, because recall is
-    # learned there much sooner; saying a passage again teaches to look back before any question can be answered
-    stages: tuple[tuple[float, int, float], ...] = (
-        (0.15, 64, 0.3),
-        (0.4, 128, 0.1),
-        (0.25, 256, 0.05),
-        (0.2, 1024, 0.02),
+    planted: bool = True
+    # (share of the run's steps, row length, tokens in a step, share of rows that are told twice): short rows and small
+    # steps first, because recall is learned there much sooner; saying a passage again teaches to look back before any
+    # question can be answered
+    stages: tuple[tuple[float, int, int, float], ...] = (
+        (0.35, 64, 2048, 0.2),
+        (0.35, 128, 4096, 0.1),
+        (0.18, 256, 4096, 0.05),
+        (0.12, 1024, 4096, 0.02),
     )
 
 
@@ -78,7 +79,8 @@ def new_model(plan: Plan):
         for name, weight in model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 weight /= (2 * plan.layers) ** 0.5
-        plant_induction(model)
+        if plan.planted:
+            plant_induction(model)
     return model
 
 
@@ -263,10 +265,10 @@ class Rows:
         ids = ids[:half]
         return ids + ids, [0.5] * len(ids) + [1.5] * len(ids)
 
-    def batch(self, step: int, length: int, twice: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, step: int, length: int, tokens: int, twice: float) -> tuple[torch.Tensor, torch.Tensor]:
         rng = random.Random(f"{self.plan.seed} rows {step}")
         ids, weights = [], []
-        for _ in range(self.plan.batch // length):
+        for _ in range(tokens // length):
             kind, row, weight = rng.random(), [], []
             while len(row) < length + 1:
                 if kind < self.plan.natural:
@@ -333,11 +335,11 @@ def test_documents(data: Path, stories_n: int = 40, natural_bytes: int = 40_000)
     }
 
 
-def stage(plan: Plan, done: float) -> tuple[int, float]:
-    """Row length and share of rows told twice after a share `done` of the steps."""
-    for share, length, twice in plan.stages:
+def stage(plan: Plan, done: float) -> tuple[int, int, float]:
+    """Row length, tokens in a step and share of rows told twice after a share `done` of the steps."""
+    for share, *now in plan.stages:
         if done < share:
-            return length, twice
+            return tuple(now)
         done -= share
     return plan.stages[-1][1:]
 
@@ -356,9 +358,9 @@ def train(plan: Plan, tokenizer, data: Path, work: Path, steps: int, decay: floa
     before, began, saved, last = spent, time.monotonic(), time.monotonic(), 0.0
     while step < steps and time.monotonic() - began < 60 * minutes:
         spent = before + time.monotonic() - began
-        length, twice = stage(plan, step / steps)
+        length, tokens, twice = stage(plan, step / steps)
         scale = min(1.0, (step + 1) / plan.warm_up, (1 - step / steps) / decay + 0.02)
-        ids, weights = rows.batch(step, length, twice)
+        ids, weights = rows.batch(step, length, tokens, twice)
         loss, losses = weighted_loss(half_weights(model, plan), plan, ids[:, :-1], ids[:, 1:], weights[:, 1:])
         model.zero_grad(set_to_none=True)
         loss.backward()
@@ -369,12 +371,13 @@ def train(plan: Plan, tokenizer, data: Path, work: Path, steps: int, decay: floa
             entry = {"step": step, "tokens": seen, "seconds": round(spent, 1), "row": length, "loss": loss.item()}
             for name, part in (("answers", losses[flat > 2]), ("text", losses[flat == 1])):
                 entry[name] = part.mean().item() if len(part) else None  # a batch of natural text asks nothing
-            if time.monotonic() - last > 100:
+            if time.monotonic() - last > 150:
                 last = time.monotonic()
                 model.eval()
                 for split in stories.SPLITS:
-                    found = recall(model, tokenizer, split, 3, (length // 2,), plan.chars_per_token)
+                    found = recall(model, tokenizer, split, 5, (length // 2,), plan.chars_per_token)
                     entry[f"recall_{split}"] = round(_mean(row["recall"] for row in found), 3)
+                    entry[f"kinds_{split}"] = {row["kind"]: row["recall"] for row in found}
             with (work / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
             print(json.dumps(entry), flush=True)

@@ -173,6 +173,20 @@ class Tokenizers(Control):
         return tuple(sources.check_ref(ref) for ref in refs)
 
 
+@dataclass(frozen=True)
+class Model(Control):
+    """A checkpoint: a bundled one by name, or `hub:owner/name`. `kind`: what sort of model the system needs."""
+
+    kind: str = "causal-lm"
+
+    def check(self, value: Any) -> str:
+        from tokenlab import models  # late: names of models belong to tokenlab.models
+
+        if not isinstance(value, str) or not value.strip():
+            raise self._refuse("this wants the name of a model")
+        return models.check_name(value.strip())
+
+
 def _number(control: Control, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise control._refuse("this wants a number")

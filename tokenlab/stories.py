@@ -331,7 +331,7 @@ class _World:
 
     def __init__(self, rng: random.Random, split: str):
         self.rng, self.split = rng, split
-        real = rng.random() < 0.7
+        real = rng.random() < 0.5
         if split == "test" or real:
             self.people = rng.sample(_words(NAMES[split]), 12)
             self.towns = rng.sample(_words(TOWNS[split]), 8)

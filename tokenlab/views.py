@@ -233,8 +233,67 @@ class Made(View):
         return f"{self.title}: {self.label}, to download as {self.filename}."
 
 
+@dataclass(frozen=True, kw_only=True)
+class AttentionMaps(View):
+    """Where every attention head of a model looks: all heads as small images, one of them large.
+
+    tokens: the texts on both axes, T of them; queries: how many of them, the last ones, ask (T when the whole text
+    was read at once). maps[layer][head]: a grey 8-bit PNG in base64, `queries` high and T wide, whose pixel
+    (row q, column k) is 255 * sqrt(weight) of query q on key k. marks: token number -> a word, such as "sink".
+    numbers: name of a measure -> [layer][head]; help: what each measure means."""
+
+    tokens: tuple[str, ...]
+    queries: int
+    maps: tuple[tuple[str, ...], ...]
+    marks: dict[int, str] = field(default_factory=dict)
+    numbers: dict[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    help: dict[str, str] = field(default_factory=dict)
+
+    def alt(self) -> str:
+        parts = []
+        for name, table in self.numbers.items():
+            most, layer, head = max((v, i, j) for i, line in enumerate(table) for j, v in enumerate(line))
+            parts.append(f"highest {name} {most:.3g} in layer {layer}, head {head}")
+        heads = sum(len(line) for line in self.maps)
+        return f"{self.title}: {len(self.maps)} layers, {heads} heads, {len(self.tokens)} tokens; {'; '.join(parts)}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionRow:
+    """What one policy keeps. tokens: the prompt's and then the generated ones that were read, as texts.
+
+    left[layer][head][token]: the first step after which that KV head no longer holds the token, -1 if it holds it
+    to the end. Step 0 reads the prompt, step s the s-th token after it. marks: token number -> a word, such as
+    "first difference"."""
+
+    name: str
+    tokens: tuple[str, ...]
+    left: tuple[tuple[tuple[int, ...], ...], ...]
+    marks: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention(View):
+    """What stays in the cache while a text is generated, policy by policy: a strip at any step, a token x step map.
+
+    prompt: how many tokens the prompt has; steps: forwards after it."""
+
+    rows: tuple[RetentionRow, ...]
+    prompt: int
+    steps: int
+
+    def alt(self) -> str:
+        parts = []
+        for row in self.rows:
+            heads = [head for layer in row.left for head in layer]
+            kept = sum(step == -1 for head in heads for step in head) / len(heads)
+            parts.append(f"{row.name} holds {kept:.0f} of {len(row.tokens)} tokens at the end")
+        return f"{self.title}: {'; '.join(parts)} (mean over layers and heads)."
+
+
 KINDS: dict[str, type[View]] = {
-    cls.__name__: cls for cls in (Note, TokenStrip, Replay, Table, Bars, Lines, HeatMap, Tree, Made)
+    cls.__name__: cls
+    for cls in (Note, TokenStrip, Replay, Table, Bars, Lines, HeatMap, Tree, Made, AttentionMaps, Retention)
 }
 
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parents[2] / "assets" / "models"
 CAUSAL_LMS = ("tinylm", "bytelm")
+OFFERED = {"causal-lm": CAUSAL_LMS}  # what a menu of that kind lists; any hub:owner/name may be typed
 
 
 @dataclass(frozen=True)
