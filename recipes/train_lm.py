@@ -43,16 +43,15 @@ class Plan:
     adam_rate: float = 1.5e-3
     warm_up: int = 40
     seed: int = 0
-    chars_per_token: float = 4.0
-    planted: bool = True
+    chars_per_token: float = 3.4
     # (share of the run's steps, row length, tokens in a step, share of rows that are told twice): short rows and small
     # steps first, because recall is learned there much sooner; saying a passage again teaches to look back before any
     # question can be answered
     stages: tuple[tuple[float, int, int, float], ...] = (
-        (0.35, 64, 2048, 0.2),
-        (0.35, 128, 4096, 0.1),
-        (0.18, 256, 4096, 0.05),
-        (0.12, 1024, 4096, 0.02),
+        (0.36, 64, 2048, 0.2),
+        (0.37, 128, 4096, 0.1),
+        (0.19, 256, 4096, 0.05),
+        (0.08, 1024, 4096, 0.02),
     )
 
 
@@ -79,51 +78,7 @@ def new_model(plan: Plan):
         for name, weight in model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 weight /= (2 * plan.layers) ** 0.5
-        if plan.planted:
-            plant_induction(model)
     return model
-
-
-def plant_induction(model) -> None:
-    """Starts the network with a weak copy circuit: what followed this token before? (Olsson et al. 2022, induction).
-
-    One head of layer 1 attends to the previous token and notes it; a head of layers 2, 4 and 6 looks for a place
-    whose noted token is the present one and copies what stands there. From a usual start the small budget of a CPU
-    run is spent before such heads appear; training changes these weights like all others.
-    """
-    config = model.config
-    size, width = config.hidden_size, config.hidden_size // config.num_attention_heads
-    half = width // 2
-    common = F.normalize(torch.randn(size), dim=0)
-    embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
-    # a part that all tokens share lets the first head ask for a position whatever stands there
-    embedding.copy_(torch.randn(embedding.shape) * size**-0.5 + 0.5 * common)
-    turn, _ = torch.linalg.qr(torch.randn(size, size))
-    head.copy_(embedding @ turn.T * 0.7)  # what is copied is turned first, so that a token does not predict itself
-
-    read, _ = torch.linalg.qr(torch.randn(size, width))
-    note, _ = torch.linalg.qr(torch.randn(size, width))
-    attention = model.model.layers[1].self_attn
-    for part in (attention.q_proj, attention.k_proj):
-        part.weight[:width] = 0
-    for f in range(5):  # the fastest rotations tell neighbours apart; the query is turned back by one position
-        angle = torch.tensor(10000.0 ** (-f / half))
-        attention.k_proj.weight[f] = 1.05 * common
-        attention.q_proj.weight[f] = 1.05 * angle.cos() * common
-        attention.q_proj.weight[f + half] = -1.05 * angle.sin() * common
-    attention.v_proj.weight[:width] = read.T
-    attention.o_proj.weight[:, :width] = 0.2 * note
-
-    slow = torch.tensor([i for i in range(width) if i % half >= half // 2])  # rotations that hardly move in 100 tokens
-    for layer in (2, 4, 6):
-        attention = model.model.layers[layer].self_attn
-        copy, _ = torch.linalg.qr(torch.randn(size, width))
-        attention.q_proj.weight[:width] = 0
-        attention.k_proj.weight[:width] = 0
-        attention.q_proj.weight[slow] = 2.0 * read.T[slow]
-        attention.k_proj.weight[slow] = 2.0 * note.T[slow]
-        attention.v_proj.weight[:width] = copy.T
-        attention.o_proj.weight[:, :width] = 0.4 * turn @ copy
 
 
 def rotary(length: int, width: int, base: float = 10000.0) -> tuple[torch.Tensor, torch.Tensor]:

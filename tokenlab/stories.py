@@ -43,9 +43,11 @@ TOWNS = {
     "test": "Amberton Briarly Copley Dovecot Elverton Fenwick Gorsley Hexby Larkhill Mossgate",
 }
 # Made-up names keep a model from learning the list by heart instead of copying what the story says.
-ONSETS = "B Br D Dr F G Gr H J K L M N P R S T Tr V Z Sh Th".split()
-MIDDLES = "a e i o u ai ea or an il".split()
-ENDS = "b da den fo ga la lin lo mar mi na nor ra ren sa ta ti vo wen za".split()
+ONSETS = "A B Bl Br C Cl D Dr E F Fl G Gr H I J K L M N O P Pr R S Sh St T Th Tr U V W Y Z".split()
+VOWELS = "a e i o u a e i o u ai ea".split()
+MIDDLES = "b d g l ld m n nd r rt s st t v ll nn ss br th".split()
+ENDS = "bert da den dric fo ga la lin lo mar mi mund n na nor ra ren sa s ta ti vo wen za".split()
+TOWN_ENDS = "ton by ham ley wick field ford bury stead mouth hill gate worth brook port dale".split()
 
 THINGS = """kite lantern ball drum hat basket book clock coat cup doll flute key map ring rope scarf shovel spoon sword
     umbrella violin wagon whistle bell blanket boot bottle box broom bucket candle chair coin comb crown feather flag
@@ -80,6 +82,18 @@ FACTS = {
             "The owner of the {color} {thing} is {who}.",
             "For years {who} had wanted a {thing}, and now there was a {color} one.",
             '"Look," said {other}, "that {color} {thing} belongs to {who}."',
+            "{who} carries a {color} {thing} everywhere.",
+            "Everybody knows the {color} {thing} of {who}.",
+            "{who} got a {color} {thing} for a birthday.",
+            "There is a {color} {thing} that only {who} may touch.",
+            "{other} sold a {color} {thing} to {who}.",
+            "{other} made a {color} {thing} for {who}.",
+            "The {thing} is {color}, and {who} owns it.",
+            "A {thing} of {color} wood stands in the room of {who}.",
+            '"Is that {color} {thing} yours?" asked {other}, and {who} nodded.',
+            "{who} is proud of a {color} {thing}.",
+            "{who} keeps a {thing}, and it is {color}.",
+            "Yesterday {who} won a {color} {thing}.",
         ),
         "test": (
             "{who} now owns a {color} {thing}.",
@@ -96,6 +110,16 @@ FACTS = {
             "In the {place} there is a {thing}.",
             '"I saw the {thing} in the {place}," said {other}.',
             "Because of the rain, the {thing} was brought to the {place}.",
+            "{other} found the {thing} in the {place}.",
+            "The {thing} stands in the {place}.",
+            "You can find the {thing} in the {place}.",
+            "Nobody looked in the {place}, where the {thing} was.",
+            '"Where is it?" "The {thing}? In the {place}," said {other}.',
+            "The {thing} has been in the {place} for years.",
+            "{other} took the {thing} and went to the {place} to leave it there.",
+            "In a corner of the {place} {other} saw the {thing}.",
+            "The {place} is where they keep the {thing}.",
+            "Behind the door of the {place} hung the {thing}.",
         ),
         "test": (
             "{other} hid the {thing} in the {place}.",
@@ -109,6 +133,16 @@ FACTS = {
             "The house of {who} stands in {town}.",
             '"My home is {town}," said {who}.',
             "{who} moved to {town} when the war was over.",
+            "{town} is the home of {who}.",
+            "{who} was born in {town} and never left.",
+            "{who} has a room in {town}.",
+            "Every evening {who} takes the train back to {town}.",
+            "In {town} everybody knows {who}.",
+            '"I live in {town}," {who} told {other}.',
+            "{who} and a cat share a flat in {town}.",
+            "{other} wrote a letter to {who} in {town}.",
+            "{who}, who lives in {town}, was there too.",
+            "They call {who} the baker of {town}.",
         ),
         "test": ("In {town} lives {who}.", "{who} has a little house in {town}."),
     },
@@ -119,6 +153,15 @@ FACTS = {
             "They saw {number} {counted} that morning.",
             '"I can see {number} {counted}," said {who}.',
             "{who} drew {number} {counted} on the wall.",
+            "{who} found {number} {counted} in a box.",
+            "{number} {counted} were waiting outside.",
+            "Behind the house {who} saw {number} {counted}.",
+            "The farmer had {number} {counted}.",
+            "{who} bought {number} {counted}.",
+            "In the picture there are {number} {counted}.",
+            "Suddenly {number} {counted} came down the road.",
+            "{who} wished for {number} {counted} and got them.",
+            '"Only {number} {counted} are left," said {who}.',
         ),
         "test": ("{who} dreamed of {number} {counted}.", "Far away there were {number} {counted}."),
     },
@@ -129,6 +172,15 @@ FACTS = {
             '"The code of the {place} is {code}," whispered {other}.',
             "{other} wrote down {code}, the code of the {place}.",
             "Without the code {code} nobody could enter the {place}.",
+            "{code} is the code of the {place}.",
+            "For the {place} you need the code {code}.",
+            "{other} remembered the code of the {place}: {code}.",
+            "They changed the code of the {place} to {code}.",
+            '"Type {code}," said {other}, "and the {place} will open."',
+            "On the door of the {place} somebody had written {code}.",
+            "The number {code} opens the {place}.",
+            "{other} whispered {code} at the gate of the {place}.",
+            "The lock of the {place} has the code {code}.",
         ),
         "test": ("Only {other} knew that the code of the {place} was {code}.", "To open the {place}, type {code}."),
     },
@@ -138,6 +190,13 @@ FACTS = {
             "Because {cause}, {who} {felt}.",
             "When {cause}, {who} {felt}.",
             "All at once {cause}, and so {who} {felt}.",
+            "First {cause}, so {who} {felt}.",
+            "{who} {felt} when {cause}.",
+            "It was because {cause} that {who} {felt}.",
+            "{who} {felt}, and the reason was that {cause}.",
+            '"Look!" said {other}. Just then {cause}, and {who} {felt}.',
+            "{who} {felt} after {cause}.",
+            "As {cause}, {who} {felt}.",
         ),
         "test": ("{who} {felt}, for {cause}.", "Since {cause}, {who} {felt}."),
     },
@@ -147,6 +206,13 @@ FACTS = {
             "{who} visited the {place} on {day}.",
             "It was {day} when {who} visited the {place}.",
             '"I will visit the {place} on {day}," said {who}.',
+            "On {day} {who} went to the {place}.",
+            "{who} was at the {place} on {day}.",
+            "That {day} {who} walked to the {place}.",
+            "{who} waited for {day} to see the {place}.",
+            "Last {day} {who} came to the {place}.",
+            "The visit of {who} to the {place} was on {day}.",
+            '"On {day}," said {who}, "I was at the {place}."',
         ),
         "test": ("One {day} {who} visited the {place}.", "The {place} was open on {day}, so {who} went in."),
     },
@@ -260,13 +326,14 @@ def held_out(first: str, second: str) -> bool:
 def invented(rng: random.Random, split: str) -> str:
     """A made-up name; a checksum decides to which split it belongs."""
     while True:
-        name = rng.choice(ONSETS) + rng.choice(MIDDLES) + rng.choice(ENDS)
+        middle = rng.choice(MIDDLES) + rng.choice(VOWELS) if rng.random() < 0.25 else ""
+        name = rng.choice(ONSETS) + rng.choice(VOWELS) + middle + rng.choice(ENDS)
         if held_out("name", name) == (split == "test") and name not in _known_names():
             return name
 
 
 def story(seed: int, split: str = "train", chars: int = 600, facts: int = 6, ask: str = "end") -> Story:
-    """A story of about `chars` characters with `facts` facts, each of them asked about.
+    """A story of about `chars` characters with `facts` facts, each of them asked about once.
 
     ask="end": all questions at the end. ask="along": each at some place between its fact and the end.
     """
@@ -331,13 +398,13 @@ class _World:
 
     def __init__(self, rng: random.Random, split: str):
         self.rng, self.split = rng, split
-        real = rng.random() < 0.5
+        real = rng.random() < 0.2
         if split == "test" or real:
             self.people = rng.sample(_words(NAMES[split]), 12)
             self.towns = rng.sample(_words(TOWNS[split]), 8)
         else:
             self.people = list({invented(rng, split): 0 for _ in range(16)})
-            self.towns = list({invented(rng, split) + rng.choice(("ton", "by", "ham", "ley")): 0 for _ in range(12)})
+            self.towns = list({invented(rng, split) + rng.choice(TOWN_ENDS): 0 for _ in range(12)})
         self.bystanders = [self.people.pop() for _ in range(2)]
         self.things = rng.sample(THINGS, 24)
         self.counted = rng.sample(COUNTED, 20)
