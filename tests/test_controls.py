@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tokenlab.controls import Choice, Choices, Number, Seed, Slider, Switch, Text, Tokenizers
+from tokenlab.controls import Choice, Choices, Model, Number, Seed, Slider, Switch, Text, Tokenizers
 from tokenlab.errors import UserError
 
 BUDGET = Slider("Budget", minimum=0.05, maximum=1.0, step=0.05)
@@ -30,6 +30,8 @@ MODE = Choice("Mode", options=("full", "local"))
         (Tokenizers("Tokenizers"), ["bytes", "words", "bytes"], ("bytes", "words")),
         (Tokenizers("Tokenizers"), ["bytes", "gpt2/x.y"], ("bytes", "hub:gpt2/x.y")),
         (Tokenizers("Tokenizers"), ["mistral V7", "Words"], ("mistral-v7", "words")),
+        (Model("Model"), " tinylm ", "tinylm"),
+        (Model("Model"), "owner/name", "hub:owner/name"),
     ],
 )
 def test_good_values_come_back_in_their_type(control, given, value):
@@ -60,6 +62,10 @@ def test_good_values_come_back_in_their_type(control, given, value):
         (Tokenizers("Tokenizers", least=1, most=1), ["bytes", "words"], "choose 1 tokenizer"),
         (Tokenizers("Tokenizers"), ["bytes", "../../etc/passwd"], "owner/name"),
         (Tokenizers("Tokenizers"), 5, "list of names"),
+        (Model("Model"), "gpt9", "choose one of tinylm, bytelm or hub:owner/name"),
+        (Model("Model"), "hub:../../etc", "owner/name"),
+        (Model("Model"), "", "name of a model"),
+        (Model("Model"), None, "name of a model"),
     ],
 )
 def test_bad_values_get_one_sentence(control, given, says):

@@ -780,6 +780,23 @@ def test_generation_stays_within_the_context(exported):
         next(onnx.generate(onnx.session(exported), np.array([0, 2, 1]), 62))
 
 
+def test_generate_takes_the_graph_when_there_is_one(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "FOLDER", tmp_path)
+    shutil.copytree(exported, tmp_path / "tinylm")
+    ids, asked = np.array([0, 2, 1]), []
+    session = models.onnx_session
+    monkeypatch.setattr(models, "onnx_session", lambda name: asked.append(name) or session(name))
+    bundled = models.load_folder(tmp_path / "tinylm", trusted=True)
+    found = list(models.generate(bundled, ids, 12))
+    assert asked == ["tinylm"]
+    (tmp_path / "tinylm" / "model.onnx").unlink()
+    assert list(models.generate(bundled, ids, 12)) == found  # the same through torch
+    assert asked == ["tinylm"]
+    assert found == list(onnx.generate(onnx.session(exported), ids, 12, bundled.end))
+    with pytest.raises(UserError, match="3 tokens and 62 new ones do not fit into 64"):
+        next(models.generate(bundled, ids, 62))
+
+
 def test_graph_holds_no_weights_and_no_paths(exported):
     data = (exported / "model.onnx").read_bytes()
     assert len(data) < (exported / "model.safetensors").stat().st_size

@@ -6,7 +6,7 @@
 
 A causal language model comes as a torch module of transformers (float32, on the CPU, evaluation mode, "eager"
 attention, so that its weights can be read) with its tokenizer. `onnx_session(name)` gives the exported graph of a
-bundled model instead, which is the faster way where nobody looks inside.
+bundled model instead, which is the faster way where nobody looks inside; `generate` takes it by itself.
 
 | file | what |
 | --- | --- |
@@ -27,6 +27,7 @@ import json
 import tempfile
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokenlab import limits
+from tokenlab import guard, limits
 from tokenlab.errors import UserError
 from tokenlab.models import hub, intake
 from tokenlab.text import files, sources
@@ -238,6 +239,39 @@ def onnx_session(name: str) -> onnxruntime.InferenceSession:
     from tokenlab.models import onnx
 
     return onnx.session(FOLDER / name)
+
+
+def generate(model: LanguageModel, ids: np.ndarray, new_tokens: int) -> Iterator[int]:
+    """Greedy decoding where nobody looks inside: the most likely next ids after `ids` (n,), one by one.
+
+    Through the ONNX graph when the model ships with one, else through torch with its cache; the logits agree to
+    float32 rounding. Stops behind an id that ends a text, which is given too. UserError: more ids than the model's
+    context has room for; time is up."""
+    from tokenlab.models import onnx
+
+    if model.name in CAUSAL_LMS and (FOLDER / model.name / onnx.GRAPH).exists():
+        return onnx.generate(onnx_session(model.name), ids, new_tokens, model.end)
+    return _generate_torch(model, ids, new_tokens)
+
+
+def _generate_torch(model: LanguageModel, ids: np.ndarray, new_tokens: int) -> Iterator[int]:
+    import torch
+
+    if not 0 < len(ids) <= model.context - new_tokens:
+        raise UserError(
+            f"{len(ids):,} tokens and {new_tokens:,} new ones do not fit into {model.context:,}; "
+            "please shorten the prompt."
+        )
+    past, following = None, torch.from_numpy(np.asarray(ids, np.int64))[None]
+    for _ in range(new_tokens):
+        guard.check_time()
+        with torch.no_grad():
+            out = model.torch(following, past_key_values=past, use_cache=True)
+        past, best = out.past_key_values, int(out.logits[0, -1].argmax())
+        yield best
+        if best in model.end:
+            return
+        following = torch.tensor([[best]])
 
 
 def export(name: str, folder: str | Path | None = None) -> Path:

@@ -1,0 +1,83 @@
+"""Bundled language models: ONNX Runtime against torch, in one run, one thread each.
+
+python -m benchmarks.models [NAME ...]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from tokenlab import models
+from tokenlab.models import onnx
+
+LENGTHS = (16, 64, 256, 960)
+ROUNDS = 15
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def torch_step(model: torch.nn.Module, ids: torch.Tensor, past: DynamicCache | None) -> DynamicCache:
+    with torch.no_grad():
+        return model(ids, past_key_values=past, use_cache=True).past_key_values
+
+
+def medians(jobs: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """Median seconds of each job; the jobs take turns, so that a busy machine hits all alike."""
+    for job in jobs.values():
+        job()
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(ROUNDS):
+        for name, job in jobs.items():
+            seconds[name].append(job())
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def compare(name: str) -> None:
+    """Prefill of n tokens, and one more token behind them, in eager torch, torch's fused attention and ONNX."""
+    model = models.causal_lm(name)
+    eager, graph = model.torch, models.onnx_session(name)
+    fused = type(eager).from_pretrained(models.FOLDER / name, attn_implementation="sdpa").eval()
+    print(f"{name}: milliseconds, median of {ROUNDS}, one thread ({', '.join(graph.get_providers())})")
+    print(f"{'':24}{'torch eager':>14}{'torch sdpa':>14}{'ONNX':>14}{'ONNX : eager':>14}")
+    for n in LENGTHS:
+        ids = np.random.default_rng(0).integers(3, model.vocabulary_size, (1, n))
+        tensor, last = torch.from_numpy(ids), np.array([[5]])
+        _, past = onnx.step(graph, ids)
+
+        def decode(module: torch.nn.Module, tensor: torch.Tensor = tensor) -> float:
+            cache = torch_step(module, tensor, None)  # a cache grows when it is used, so each round has its own
+            return timed(lambda: torch_step(module, torch.tensor([[5]]), cache))
+
+        rows = {
+            f"prefill, {n} tokens": {
+                "eager": lambda tensor=tensor: timed(lambda: torch_step(eager, tensor, None)),
+                "sdpa": lambda tensor=tensor: timed(lambda: torch_step(fused, tensor, None)),
+                "onnx": lambda ids=ids: timed(lambda: onnx.step(graph, ids)),
+            },
+            f"one token behind {n}": {
+                "eager": lambda decode=decode: decode(eager),
+                "sdpa": lambda decode=decode: decode(fused),
+                "onnx": lambda last=last, past=past: timed(lambda: onnx.step(graph, last, past)),
+            },
+        }
+        for label, jobs in rows.items():
+            found = medians(jobs)
+            numbers = "".join(f"{found[key] * 1e3:14.2f}" for key in ("eager", "sdpa", "onnx"))
+            print(f"{label:24}{numbers}{found['eager'] / found['onnx']:12.2f} x")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for chosen in sys.argv[1:] or models.CAUSAL_LMS:
+        compare(chosen)
