@@ -16,6 +16,8 @@ PLAN = train_lm.Plan(
     vocab=len(train_lm.SPECIAL) + 256,
     context=2048,
     chars_per_token=1.0,
+    vocabulary="one token per byte",
+    recall_aim=False,
     natural=0.4,
     stages=((0.5, 256, 4096, 0.2), (0.3, 512, 8192, 0.1), (0.15, 1024, 8192, 0.05), (0.05, 2048, 8192, 0.02)),
 )

@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import model_card
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,6 @@ from tokenizers import Tokenizer
 from tokenlab import stories
 
 SPECIAL = ("<s>", "</s>", "<pad>")  # ids 0, 1, 2
-ANSWER_WEIGHT = 8.0
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Plan:
     warm_up: int = 40
     seed: int = 0
     chars_per_token: float = 3.4
+    answer_weight: float = 8.0  # in the loss, against 1 of other tokens
     # (share of the run's steps, row length, tokens in a step, share of rows that are told twice): short rows and small
     # steps first, because recall is learned there much sooner; saying a passage again teaches to look back before any
     # question can be answered
@@ -53,6 +54,10 @@ class Plan:
         (0.19, 256, 4096, 0.05),
         (0.08, 1024, 4096, 0.02),
     )
+    # for the card
+    vocabulary: str = "a byte-level BPE with 4,096 entries"
+    recall_aim: bool = True
+    tried: str = ""
 
 
 def new_model(plan: Plan):
@@ -206,7 +211,7 @@ class Rows:
         weights = [1.0] * len(code.ids)
         for question in made.questions:
             first, last = code.char_to_token(question.answer_span[0]), code.char_to_token(question.answer_span[1] - 1)
-            weights[first : last + 1] = [ANSWER_WEIGHT] * (last + 1 - first)
+            weights[first : last + 1] = [self.plan.answer_weight] * (last + 1 - first)
         return [0, *code.ids, 1], [0.0, *weights, 1.0]
 
     def passage(self, rng: random.Random, length: int) -> tuple[list[int], list[float]]:
@@ -474,6 +479,5 @@ def main(description: str, plan: Plan, new_tokenizer) -> None:
     export(plan, tokenizer, args.work, args.export)
     found = measure(args.export, args.data, args.work)
     (args.work / "tables.md").write_text(tables(found))
-    print(tables(found))
-    for prompt, text in found["samples"]:
-        print(f"{prompt!r}\n    {text!r}")
+    model_card.write(args.export, plan, args.work, found, tables(found))
+    print((args.export / "card.md").read_text("utf-8"))
