@@ -54,11 +54,9 @@ def write(
     state = torch.load(work / "checkpoint.pt")
     log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
     rows, each = curve(log)
-    stages = ", ".join(
-        f"{share:.0%} of {length} ({tokens:,} tokens a step)" for share, length, tokens, _ in plan.stages
-    )
+    stages = ", ".join(f"{steps:,} of {length} ({batch:,} tokens a step)" for steps, length, batch, *_ in plan.stages)
     samples = "".join(f"> {prompt} **{text.strip()}**\n\n" for prompt, text in found["samples"])
-    twice = [share for *_, share in plan.stages]
+    twice = [part[3] for part in plan.stages]
     values = {
         "name": folder.name,
         "parameters": found["parameters"],
@@ -73,7 +71,6 @@ def write(
         "told": 1 - plan.natural - sum(twice) / len(twice),
         "natural": plan.natural,
         "twice": f"{max(twice):.0%} falling to {min(twice):.0%}",
-        "steps": state["step"],
         "step": state["step"],
         "tokens": state["tokens"],
         "seed": plan.seed,
@@ -81,6 +78,7 @@ def write(
         "stages": stages,
         "muon": plan.muon_rate,
         "adam": plan.adam_rate,
+        "decay": plan.decay,
         "warm_up": plan.warm_up,
         "weight": plan.answer_weight,
         "tried": plan.tried,

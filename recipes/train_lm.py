@@ -5,8 +5,7 @@ is the same network written with fewer operations, because on a CPU thin layers 
 elementwise steps. Hidden matrices are trained with Muon (Jordan et al. 2024), the rest with AdamW.
 
 Deterministic: batch and learning rate depend only on the step and the seed. Resumable: the newest checkpoint in
---work is taken up. Usable at any time: warm-up, a constant rate, and a linear decay over
-the last steps (WSD), so a run may be stopped and taken up with another number of steps as long as it has not decayed.
+--work is taken up. The rate warms up, stays constant, and falls linearly over the last steps (WSD).
 """
 
 import argparse
@@ -42,17 +41,21 @@ class Plan:
     muon_rate: float = 0.005
     adam_rate: float = 1.5e-3
     warm_up: int = 40
+    decay: float = 0.25  # share of all steps over which the rate falls to nearly nothing
     seed: int = 0
     chars_per_token: float = 3.4
     answer_weight: float = 8.0  # in the loss, against 1 of other tokens
-    # (share of the run's steps, row length, tokens in a step, share of rows that are told twice): short rows and small
-    # steps first, because recall is learned there much sooner; saying a passage again teaches to look back before any
-    # question can be answered
-    stages: tuple[tuple[float, int, int, float], ...] = (
-        (0.36, 64, 2048, 0.2),
-        (0.37, 128, 4096, 0.1),
-        (0.19, 256, 4096, 0.05),
-        (0.08, 1024, 4096, 0.02),
+    # (steps, row length, tokens in a step, share of rows that are told twice, told apart): short rows and small steps
+    # first, because recall is learned there much sooner; saying a passage again teaches to look back before any
+    # question can be answered. Told apart: most stories have facts of one kind or two only, because a model that has
+    # learned which sort of word answers a question must still learn which one of them.
+    stages: tuple[tuple[int, int, int, float, bool], ...] = (
+        (2700, 64, 2048, 0.2, False),
+        (942, 128, 4096, 0.1, False),
+        (1400, 96, 2016, 0.05, True),
+        (1800, 128, 4096, 0.05, True),
+        (1200, 256, 4096, 0.03, True),
+        (450, 1024, 4096, 0.02, True),
     )
     # for the card
     vocabulary: str = "a byte-level BPE with 4,096 entries"
@@ -201,12 +204,16 @@ class Rows:
         documents = tokenizer.encode_batch_fast(natural_text(data, "train"))
         self.natural = np.concatenate([np.array([0, *doc.ids, 1], np.int32) for doc in documents])
 
-    def story(self, rng: random.Random, length: int) -> tuple[list[int], list[float]]:
+    def story(self, rng: random.Random, length: int, apart: bool) -> tuple[list[int], list[float]]:
         most = int(length * self.plan.chars_per_token)
-        chars = rng.randint(min(150, most), most)
-        facts = max(1, min(stories.MAX_FACTS, round(chars / rng.uniform(75, 180))))
-        ask = rng.choice(("end", "along"))
-        made = stories.story(rng.randrange(2**40), "train", chars, facts, ask)
+        if apart and rng.random() < 0.8:
+            chars, kinds, ask = rng.randint(most * 2 // 3, most), rng.choice((1, 1, 2)), rng.choice(("end", "along"))
+            facts = max(2, min(stories.MAX_FACTS, round(chars / rng.uniform(100, 130))))
+        else:
+            chars, kinds = rng.randint(min(150, most), most), None
+            facts = max(1, min(stories.MAX_FACTS, round(chars / rng.uniform(75, 180))))
+            ask = rng.choice(("end", "along"))
+        made = stories.story(rng.randrange(2**40), "train", chars, facts, ask, kinds)
         code = self.tokenizer.encode(made.text)
         weights = [1.0] * len(code.ids)
         for question in made.questions:
@@ -218,14 +225,16 @@ class Rows:
         start = rng.randrange(len(self.natural) - length)
         return self.natural[start : start + length].tolist(), [1.0] * length
 
-    def twice(self, rng: random.Random, length: int) -> tuple[list[int], list[float]]:
+    def twice(self, rng: random.Random, length: int, apart: bool) -> tuple[list[int], list[float]]:
         """A piece of natural text or the beginning of a story, said twice; half weight the first time."""
         half = rng.randint(length // 4, length // 2)
-        ids, weights = self.passage(rng, half) if rng.random() < 0.5 else self.story(rng, half)
+        ids, weights = self.passage(rng, half) if rng.random() < 0.5 else self.story(rng, half, apart)
         ids = ids[:half]
         return ids + ids, [0.5] * len(ids) + [1.5] * len(ids)
 
-    def batch(self, step: int, length: int, tokens: int, twice: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, step: int, length: int, tokens: int, twice: float, apart: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         rng = random.Random(f"{self.plan.seed} rows {step}")
         ids, weights = [], []
         for _ in range(tokens // length):
@@ -234,9 +243,9 @@ class Rows:
                 if kind < self.plan.natural:
                     more, w = self.passage(rng, length + 1)
                 elif kind < self.plan.natural + twice:
-                    more, w = self.twice(rng, length)
+                    more, w = self.twice(rng, length, apart)
                 else:
-                    more, w = self.story(rng, length)
+                    more, w = self.story(rng, length, apart)
                 row += more
                 weight += w
             ids.append(row[: length + 1])
@@ -295,19 +304,20 @@ def test_documents(data: Path, stories_n: int = 40, natural_bytes: int = 40_000)
     }
 
 
-def stage(plan: Plan, done: float) -> tuple[int, int, float]:
-    """Row length, tokens in a step and share of rows told twice after a share `done` of the steps."""
-    for share, *now in plan.stages:
-        if done < share:
+def stage(plan: Plan, step: int) -> tuple[int, int, float, bool]:
+    """Row length, tokens in a step, share of rows told twice, and whether facts must be told apart, at a step."""
+    for steps, *now in plan.stages:
+        if step < steps:
             return tuple(now)
-        done -= share
+        step -= steps
     return plan.stages[-1][1:]
 
 
-def train(plan: Plan, tokenizer, data: Path, work: Path, steps: int, decay: float, minutes: float) -> None:
-    """Trains up to `steps`, at most `minutes` in this process; logs to work/log.jsonl, keeps work/checkpoint.pt."""
+def train(plan: Plan, tokenizer, data: Path, work: Path, minutes: float) -> None:
+    """Trains all stages, at most `minutes` in this process; logs to work/log.jsonl, keeps work/checkpoint.pt."""
     work.mkdir(parents=True, exist_ok=True)
     model, rows = new_model(plan), Rows(tokenizer, plan, data)
+    steps = sum(part[0] for part in plan.stages)
     optimizer, step, seen, spent = Optimizer(model, plan), 0, 0, 0.0
     path = work / "checkpoint.pt"
     if path.exists():
@@ -318,9 +328,9 @@ def train(plan: Plan, tokenizer, data: Path, work: Path, steps: int, decay: floa
     before, began, saved, last = spent, time.monotonic(), time.monotonic(), 0.0
     while step < steps and time.monotonic() - began < 60 * minutes:
         spent = before + time.monotonic() - began
-        length, tokens, twice = stage(plan, step / steps)
-        scale = min(1.0, (step + 1) / plan.warm_up, (1 - step / steps) / decay + 0.02)
-        ids, weights = rows.batch(step, length, tokens, twice)
+        length, tokens, twice, apart = stage(plan, step)
+        scale = min(1.0, (step + 1) / plan.warm_up, (1 - step / steps) / plan.decay + 0.02)
+        ids, weights = rows.batch(step, length, tokens, twice, apart)
         loss, losses = weighted_loss(half_weights(model, plan), plan, ids[:, :-1], ids[:, 1:], weights[:, 1:])
         model.zero_grad(set_to_none=True)
         loss.backward()
@@ -463,8 +473,6 @@ def main(description: str, plan: Plan, new_tokenizer) -> None:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with english/ and tatoeba/")
     parser.add_argument("--work", type=Path, required=True, help="folder for tokenizer, checkpoint and log")
-    parser.add_argument("--steps", type=int, default=2200, help="steps of the whole schedule")
-    parser.add_argument("--decay", type=float, default=0.25, help="share of the steps over which the rate falls")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop this process after so many minutes")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the model there and measure it")
     args = parser.parse_args()
@@ -474,7 +482,7 @@ def main(description: str, plan: Plan, new_tokenizer) -> None:
         new_tokenizer(args.data, plan).save(str(saved))
     tokenizer = Tokenizer.from_file(str(saved))
     if args.export is None:
-        train(plan, tokenizer, args.data, args.work, args.steps, args.decay, args.minutes)
+        train(plan, tokenizer, args.data, args.work, args.minutes)
         return
     export(plan, tokenizer, args.work, args.export)
     found = measure(args.export, args.data, args.work)

@@ -332,15 +332,19 @@ def invented(rng: random.Random, split: str) -> str:
             return name
 
 
-def story(seed: int, split: str = "train", chars: int = 600, facts: int = 6, ask: str = "end") -> Story:
+def story(
+    seed: int, split: str = "train", chars: int = 600, facts: int = 6, ask: str = "end", kinds: int | None = None
+) -> Story:
     """A story of about `chars` characters with `facts` facts, each of them asked about once.
 
     ask="end": all questions at the end. ask="along": each at some place between its fact and the end.
+    kinds: of how many kinds the facts are; None: all kinds, or two or three. Few kinds mean that the facts must be
+    told apart, since knowing what sort of word answers no longer helps.
     """
     _check(split, facts)
     rng = random.Random(f"{split} story {seed}")
     world = _World(rng, split)
-    stated = [world.fact(group) for group in _mix(rng, facts)]
+    stated = [world.fact(group) for group in _mix(rng, facts, kinds)]
     body: list[_Fact | str] = list(stated)
     while sum(len(part if isinstance(part, str) else part.text) + 1 for part in body) < chars - 55 * facts:
         body.append(world.filler())
@@ -464,11 +468,14 @@ def _check(split: str, facts: int) -> None:
         raise ValueError(f"a story states 1 to {MAX_FACTS} facts")
 
 
-def _mix(rng: random.Random, facts: int) -> list[str]:
-    """Groups of facts. Half of the stories keep to two or three kinds, so that facts of one kind must be told apart."""
-    kinds = KINDS if rng.random() < 0.5 else rng.sample(KINDS, rng.choice((2, 3)))
-    repeats = max(3, -(-facts // len(kinds)))
-    return [QUESTIONS[kind][0] for kind in rng.sample(list(kinds) * repeats, facts)]
+def _mix(rng: random.Random, facts: int, kinds: int | None = None) -> list[str]:
+    """Groups of facts of `kinds` kinds; None: half of the stories have all kinds, the others two or three."""
+    if kinds is None:
+        chosen = KINDS if rng.random() < 0.5 else rng.sample(KINDS, rng.choice((2, 3)))
+    else:
+        chosen = rng.sample(KINDS, kinds)
+    repeats = max(3, -(-facts // len(chosen)))
+    return [QUESTIONS[kind][0] for kind in rng.sample(list(chosen) * repeats, facts)]
 
 
 def _assemble(rng: random.Random, parts: Sequence[_Fact | tuple[_Fact, str] | str], stated: Sequence[_Fact]) -> Story:
