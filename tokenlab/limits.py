@@ -42,6 +42,7 @@ PARAMETERS = 200_000_000  # in memory as float32: 0.8 GB
 MODELS = 2  # Hub checkpoints kept in memory
 MODEL_SECONDS = 50.0  # waiting for a Hub checkpoint; its download goes on in the background
 CONTEXT = 2_048  # tokens in a model's context, whatever more the model could
+ATTENTION_TOKENS = 256  # tokens on each axis of an attention map
 
 # White space, and the punctuation of scripts that write none.
 _BREAK = re.compile("[\\s\u3000-\u303f\uff01-\uff65\u0964\u0965\u1362\u104a\u104b\u17d4]+")

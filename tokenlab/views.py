@@ -240,7 +240,8 @@ class AttentionMaps(View):
     tokens: the texts on both axes, T of them; queries: how many of them, the last ones, ask (T when the whole text
     was read at once). maps[layer][head]: a grey 8-bit PNG in base64, `queries` high and T wide, whose pixel
     (row q, column k) is 255 * sqrt(weight) of query q on key k. marks: token number -> a word, such as "sink".
-    numbers: name of a measure -> [layer][head]; help: what each measure means."""
+    numbers: name of a measure -> [layer][head]; help: what each measure and each of the words means. chosen: the
+    (layer, head) that is large at first."""
 
     tokens: tuple[str, ...]
     queries: int
@@ -248,6 +249,7 @@ class AttentionMaps(View):
     marks: dict[int, str] = field(default_factory=dict)
     numbers: dict[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
     help: dict[str, str] = field(default_factory=dict)
+    chosen: tuple[int, int] = (0, 0)
 
     def alt(self) -> str:
         parts = []
