@@ -18,12 +18,11 @@ PLAN = train_lm.Plan(
     chars_per_token=1.0,
     vocabulary="one token per byte",
     recall_aim=False,
-    natural=0.4,
     stages=(
-        (2000, 256, 4096, 0.2, False),
-        (1200, 512, 8192, 0.1, True),
-        (600, 1024, 8192, 0.05, True),
-        (200, 2048, 8192, 0.02, True),
+        train_lm.Stage(2000, 256, 4096, natural=0.4, twice=0.2),
+        train_lm.Stage(1200, 512, 8192, natural=0.4, twice=0.1),
+        train_lm.Stage(600, 1024, 8192, natural=0.4),
+        train_lm.Stage(200, 2048, 8192, natural=0.4, twice=0.02),
     ),
 )
 

@@ -54,9 +54,11 @@ def write(
     state = torch.load(work / "checkpoint.pt")
     log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
     rows, each = curve(log)
-    stages = ", ".join(f"{steps:,} of {length} ({batch:,} tokens a step)" for steps, length, batch, *_ in plan.stages)
+    stages = ", ".join(f"{stage.steps:,} of {stage.row} ({stage.tokens:,} tokens a step)" for stage in plan.stages)
     samples = "".join(f"> {prompt} **{text.strip()}**\n\n" for prompt, text in found["samples"])
-    twice = [part[3] for part in plan.stages]
+    twice = [stage.twice for stage in plan.stages]
+    natural = sum(stage.natural * stage.steps * stage.tokens for stage in plan.stages)
+    natural /= sum(stage.steps * stage.tokens for stage in plan.stages)
     values = {
         "name": folder.name,
         "parameters": found["parameters"],
@@ -68,8 +70,8 @@ def write(
         "context": plan.context,
         "vocabulary": plan.vocabulary,
         "verdict": verdict(found, plan.recall_aim),
-        "told": 1 - plan.natural - sum(twice) / len(twice),
-        "natural": plan.natural,
+        "told": 1 - natural - sum(twice) / len(twice),
+        "natural": natural,
         "twice": f"{max(twice):.0%} falling to {min(twice):.0%}",
         "step": state["step"],
         "tokens": state["tokens"],

@@ -27,6 +27,23 @@ from tokenlab import stories
 SPECIAL = ("<s>", "</s>", "<pad>")  # ids 0, 1, 2
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Part of a run. Short rows and small steps first, because recall is learned there much sooner.
+
+    row: tokens of a row; tokens: of a step. natural: share of rows that are natural text; twice: share of rows that
+    say a passage again, which teaches to look back before any question can be answered. apart: most stories have
+    facts of one kind or two only, because a model that has learned which sort of word answers a question must still
+    learn which one of them."""
+
+    steps: int
+    row: int
+    tokens: int
+    natural: float = 0.25
+    twice: float = 0.05
+    apart: bool = False
+
+
 @dataclass
 class Plan:
     """Everything that a run depends on."""
@@ -37,7 +54,6 @@ class Plan:
     inner: int = 352
     vocab: int = 4096
     context: int = 1024
-    natural: float = 0.25  # share of rows that are natural text
     muon_rate: float = 0.005
     adam_rate: float = 1.5e-3
     warm_up: int = 40
@@ -45,17 +61,14 @@ class Plan:
     seed: int = 0
     chars_per_token: float = 3.4
     answer_weight: float = 8.0  # in the loss, against 1 of other tokens
-    # (steps, row length, tokens in a step, share of rows that are told twice, told apart): short rows and small steps
-    # first, because recall is learned there much sooner; saying a passage again teaches to look back before any
-    # question can be answered. Told apart: most stories have facts of one kind or two only, because a model that has
-    # learned which sort of word answers a question must still learn which one of them.
-    stages: tuple[tuple[int, int, int, float, bool], ...] = (
-        (2700, 64, 2048, 0.2, False),
-        (942, 128, 4096, 0.1, False),
-        (1400, 96, 2016, 0.05, True),
-        (1800, 128, 4096, 0.05, True),
-        (1200, 256, 4096, 0.03, True),
-        (450, 1024, 4096, 0.02, True),
+    stages: tuple[Stage, ...] = (
+        Stage(2700, 64, 2048, twice=0.2),
+        Stage(942, 128, 4096, twice=0.1),
+        Stage(1400, 96, 2016, apart=True),
+        Stage(19, 128, 4096, apart=True),
+        Stage(4000, 128, 2048, natural=0.15, twice=0.02, apart=True),
+        Stage(3000, 256, 2048, twice=0.02, apart=True),
+        Stage(450, 1024, 4096, twice=0.02, apart=True),
     )
     # for the card
     vocabulary: str = "a byte-level BPE with 4,096 entries"
@@ -232,20 +245,18 @@ class Rows:
         ids = ids[:half]
         return ids + ids, [0.5] * len(ids) + [1.5] * len(ids)
 
-    def batch(
-        self, step: int, length: int, tokens: int, twice: float, apart: bool
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, step: int, stage: Stage) -> tuple[torch.Tensor, torch.Tensor]:
         rng = random.Random(f"{self.plan.seed} rows {step}")
-        ids, weights = [], []
-        for _ in range(tokens // length):
+        length, ids, weights = stage.row, [], []
+        for _ in range(stage.tokens // length):
             kind, row, weight = rng.random(), [], []
             while len(row) < length + 1:
-                if kind < self.plan.natural:
+                if kind < stage.natural:
                     more, w = self.passage(rng, length + 1)
-                elif kind < self.plan.natural + twice:
-                    more, w = self.twice(rng, length, apart)
+                elif kind < stage.natural + stage.twice:
+                    more, w = self.twice(rng, length, stage.apart)
                 else:
-                    more, w = self.story(rng, length, apart)
+                    more, w = self.story(rng, length, stage.apart)
                 row += more
                 weight += w
             ids.append(row[: length + 1])
@@ -304,20 +315,19 @@ def test_documents(data: Path, stories_n: int = 40, natural_bytes: int = 40_000)
     }
 
 
-def stage(plan: Plan, step: int) -> tuple[int, int, float, bool]:
-    """Row length, tokens in a step, share of rows told twice, and whether facts must be told apart, at a step."""
-    for steps, *now in plan.stages:
-        if step < steps:
-            return tuple(now)
-        step -= steps
-    return plan.stages[-1][1:]
+def stage_at(plan: Plan, step: int) -> Stage:
+    for stage in plan.stages:
+        if step < stage.steps:
+            return stage
+        step -= stage.steps
+    return plan.stages[-1]
 
 
 def train(plan: Plan, tokenizer, data: Path, work: Path, minutes: float) -> None:
     """Trains all stages, at most `minutes` in this process; logs to work/log.jsonl, keeps work/checkpoint.pt."""
     work.mkdir(parents=True, exist_ok=True)
     model, rows = new_model(plan), Rows(tokenizer, plan, data)
-    steps = sum(part[0] for part in plan.stages)
+    steps = sum(stage.steps for stage in plan.stages)
     optimizer, step, seen, spent = Optimizer(model, plan), 0, 0, 0.0
     path = work / "checkpoint.pt"
     if path.exists():
@@ -328,9 +338,9 @@ def train(plan: Plan, tokenizer, data: Path, work: Path, minutes: float) -> None
     before, began, saved, last = spent, time.monotonic(), time.monotonic(), 0.0
     while step < steps and time.monotonic() - began < 60 * minutes:
         spent = before + time.monotonic() - began
-        length, tokens, twice, apart = stage(plan, step)
+        stage = stage_at(plan, step)
         scale = min(1.0, (step + 1) / plan.warm_up, (1 - step / steps) / plan.decay + 0.02)
-        ids, weights = rows.batch(step, length, tokens, twice, apart)
+        ids, weights = rows.batch(step, stage)
         loss, losses = weighted_loss(half_weights(model, plan), plan, ids[:, :-1], ids[:, 1:], weights[:, 1:])
         model.zero_grad(set_to_none=True)
         loss.backward()
@@ -338,14 +348,14 @@ def train(plan: Plan, tokenizer, data: Path, work: Path, minutes: float) -> None
         step, seen = step + 1, seen + ids[:, 1:].numel()
         if step % 20 == 0:
             flat = weights[:, 1:].reshape(-1)
-            entry = {"step": step, "tokens": seen, "seconds": round(spent, 1), "row": length, "loss": loss.item()}
+            entry = {"step": step, "tokens": seen, "seconds": round(spent, 1), "row": stage.row, "loss": loss.item()}
             for name, part in (("answers", losses[flat > 2]), ("text", losses[flat == 1])):
                 entry[name] = part.mean().item() if len(part) else None  # a batch of natural text asks nothing
             if time.monotonic() - last > 150:
                 last = time.monotonic()
                 model.eval()
                 for split in stories.SPLITS:
-                    found = recall(model, tokenizer, split, 5, (length // 2,), plan.chars_per_token)
+                    found = recall(model, tokenizer, split, 5, (stage.row // 2,), plan.chars_per_token)
                     entry[f"recall_{split}"] = round(_mean(row["recall"] for row in found), 3)
                     entry[f"kinds_{split}"] = {row["kind"]: row["recall"] for row in found}
             with (work / "log.jsonl").open("a") as log:

@@ -7,6 +7,7 @@ they share; all files together form one script in the page's head, so panels car
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,11 @@ class Drawn(gr.HTML):
         )
 
     def postprocess(self, value: Any) -> dict[str, Any] | None:
-        """Data as {"kind": ..., "data": ...}; None draws nothing."""
-        return None if value is None else {"kind": self.kind, "data": value}
+        """{"kind": ..., "data": JSON text}; None draws nothing.
+
+        Text, because what a generator yields travels as the difference from what it yielded before, and for lists
+        that get shorter Gradio (6.31) computes a wrong one."""
+        return None if value is None else {"kind": self.kind, "data": json.dumps(value)}
 
     def get_block_name(self) -> str:
         return "html"

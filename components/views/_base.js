@@ -24,7 +24,7 @@ TL.mount = (element, props, watch, trigger) => {
     root.replaceChildren();
     root.tlValue = null;
     if (!props.value) return;
-    const { kind, data } = props.value;
+    const kind = props.value.kind, data = JSON.parse(props.value.data);
     root.dataset.kind = kind;
     try {
       TL.views[kind](root, data, trigger);
