@@ -32,6 +32,16 @@ NAMES = {
         Jack Kim Louis Molly Nick Olive Peter Queenie Ralph Sarah Toby Uma Victor Wendy Xavier Yara Zoe Amir Bella
         Cyrus Daisy Elias Fiona Gina Harold Ines Jasper Kira Liam Mona Nadia Omar Pia Quentin Rita Sven Tess Ugo Viola
         Walter Yusuf Zelda Arthur Betty Cora Dennis Esther Flora Gustav Hilda Igor Judith Kevin Lotte Martin Nina
+        Abigail Alice Amos Angela Barbara Basil Beatrice Bernard Brenda Caleb Carmen Cecil Charlotte Chester Claude
+        Colin Cordelia Curtis Cynthia Daphne Deborah Derek Diana Dominic Donald Doris Dorothy Douglas Duncan Edmund Edwin
+        Eleanor Elliot Enid Ernest Eugene Evelyn Florence Francis Gareth Gemma George Gerald Gloria Gordon Graham
+        Harriet Hazel Hector Heidi Herbert Horace Howard Imogen Iris Isabel Jacob James Janet Jason Jeremy Jerome Jill
+        Josephine Julian Juliet Kenneth Kirsten Laura Lavinia Leonard Lionel Lorna Louise Luke Mabel Magnus Marcus
+        Margaret Marian Matilda Maurice Melanie Mildred Miranda Muriel Neil Nigel Norman Octavia Opal Patrick Pauline
+        Pearl Penelope Phoebe Phyllis Quincy Rachel Ramon Raymond Rebecca Reginald Rhoda Roderick Roland Ronald Rosalind
+        Rufus Rupert Samuel Sandra Sebastian Shirley Sibyl Silas Sophia Stanley Stephen Susan Sylvia Tabitha Terence
+        Tilda Timothy Tobias Tristan Umberto Valentine Vanessa Vernon Veronica Vivian Wallace Warren Wendell Wilfred
+        Winifred Yorick Yvette Zachary
         Oliver Polly Robert Stella Thomas Ulla Vincent Wilma Anton Bruno Celia David Elsa Greta Helen Isaac Joan""",
     "test": """Ben Agnes Boris Cleo Dan Eva Gabriel Hannah Joel Kasper Lydia Milo Naomi Orson Petra Roman Selma Theo
         Ursula Vito Willa Yvonne Zeno Abel Birgit Conrad Dinah Edgar Fern Gilbert""",
@@ -42,11 +52,8 @@ TOWNS = {
         Ripley Saltash Thornby Upton Westport Yarrow""",
     "test": "Amberton Briarly Copley Dovecot Elverton Fenwick Gorsley Hexby Larkhill Mossgate",
 }
-# Made-up names keep a model from learning the list by heart instead of copying what the story says.
-ONSETS = "A B Bl Br C Cl D Dr E F Fl G Gr H I J K L M N O P Pr R S Sh St T Th Tr U V W Y Z".split()
-VOWELS = "a e i o u a e i o u ai ea".split()
-MIDDLES = "b d g l ld m n nd r rt s st t v ll nn ss br th".split()
-ENDS = "bert da den dric fo ga la lin lo mar mi mund n na nor ra ren sa s ta ti vo wen za".split()
+# Made-up names keep a model from learning the list by heart instead of copying what the story says. They follow the
+# letters of the names above (`invented`).
 TOWN_ENDS = "ton by ham ley wick field ford bury stead mouth hill gate worth brook port dale".split()
 
 THINGS = """kite lantern ball drum hat basket book clock coat cup doll flute key map ring rope scarf shovel spoon sword
@@ -94,6 +101,18 @@ FACTS = {
             "{who} is proud of a {color} {thing}.",
             "{who} keeps a {thing}, and it is {color}.",
             "Yesterday {who} won a {color} {thing}.",
+            "{other} gave {who} a {color} {thing}.",
+            "A {color} {thing} lies in the bag of {who}.",
+            "The {color} {thing} was sold to {who}.",
+            '"I love my {color} {thing}," said {who}.',
+            "Without a {color} {thing}, {who} never leaves the house.",
+            "{who} had forgotten the {color} {thing} at home.",
+            "{other} borrowed the {color} {thing} of {who}.",
+            "What a {color} {thing} {who} has!",
+            "{who} looked after a {color} {thing}.",
+            '"Whose {color} {thing} is this?" asked {other}. It was the one of {who}.',
+            "A {color} {thing} is all that {who} has.",
+            "It is {who} who has the {color} {thing}.",
         ),
         "test": (
             "{who} now owns a {color} {thing}.",
@@ -120,6 +139,12 @@ FACTS = {
             "In a corner of the {place} {other} saw the {thing}.",
             "The {place} is where they keep the {thing}.",
             "Behind the door of the {place} hung the {thing}.",
+            "Every night the {thing} is kept in the {place}.",
+            "The {thing} was forgotten in the {place}.",
+            "{other} dropped the {thing} in the {place}.",
+            "Go to the {place} and you will see the {thing}.",
+            '"Bring me the {thing} from the {place}," said {other}.',
+            "The {thing} had fallen behind a box in the {place}.",
         ),
         "test": (
             "{other} hid the {thing} in the {place}.",
@@ -143,6 +168,12 @@ FACTS = {
             "{other} wrote a letter to {who} in {town}.",
             "{who}, who lives in {town}, was there too.",
             "They call {who} the baker of {town}.",
+            "{who} grew up in {town}.",
+            "{who} bought a house in {town}.",
+            "The family of {who} is from {town}.",
+            '"Come and see me in {town}," said {who}.',
+            "{town} is where {who} sleeps at night.",
+            "{who} feels at home only in {town}.",
         ),
         "test": ("In {town} lives {who}.", "{who} has a little house in {town}."),
     },
@@ -162,6 +193,12 @@ FACTS = {
             "Suddenly {number} {counted} came down the road.",
             "{who} wished for {number} {counted} and got them.",
             '"Only {number} {counted} are left," said {who}.',
+            "There are {number} {counted} in the garden.",
+            "{who} painted {number} {counted}.",
+            "{number} {counted} stood in a row.",
+            '"Why are there {number} {counted}?" asked {who}.',
+            "Of all the {counted} only {number} came back.",
+            "{who} was followed by {number} {counted}.",
         ),
         "test": ("{who} dreamed of {number} {counted}.", "Far away there were {number} {counted}."),
     },
@@ -181,6 +218,10 @@ FACTS = {
             "The number {code} opens the {place}.",
             "{other} whispered {code} at the gate of the {place}.",
             "The lock of the {place} has the code {code}.",
+            '"{code}," said {other}, "is what opens the {place}."',
+            "The guard of the {place} asks for the code {code}.",
+            "Somebody told {other} that the {place} has the code {code}.",
+            "The {place} can be opened with {code}.",
         ),
         "test": ("Only {other} knew that the code of the {place} was {code}.", "To open the {place}, type {code}."),
     },
@@ -197,6 +238,10 @@ FACTS = {
             '"Look!" said {other}. Just then {cause}, and {who} {felt}.',
             "{who} {felt} after {cause}.",
             "As {cause}, {who} {felt}.",
+            "{who} {felt} only because {cause}.",
+            "Just as {cause}, {who} {felt}.",
+            "That is why {who} {felt}: {cause}.",
+            "Then {cause}. That was too much for {who}, who {felt}.",
         ),
         "test": ("{who} {felt}, for {cause}.", "Since {cause}, {who} {felt}."),
     },
@@ -213,6 +258,10 @@ FACTS = {
             "Last {day} {who} came to the {place}.",
             "The visit of {who} to the {place} was on {day}.",
             '"On {day}," said {who}, "I was at the {place}."',
+            "{who} spent {day} at the {place}.",
+            "The {place} was full when {who} came on {day}.",
+            "{day} was the day of the {place} for {who}.",
+            "At last, on {day}, {who} saw the {place}.",
         ),
         "test": ("One {day} {who} visited the {place}.", "The {place} was open on {day}, so {who} went in."),
     },
@@ -324,12 +373,31 @@ def held_out(first: str, second: str) -> bool:
 
 
 def invented(rng: random.Random, split: str) -> str:
-    """A made-up name; a checksum decides to which split it belongs."""
+    """A made-up name of four to nine letters; a checksum decides to which split it belongs.
+
+    Each letter follows the two before it as in the first names of "train", or now and then one of them."""
+    chain = _letters()
     while True:
-        middle = rng.choice(MIDDLES) + rng.choice(VOWELS) if rng.random() < 0.25 else ""
-        name = rng.choice(ONSETS) + rng.choice(VOWELS) + middle + rng.choice(ENDS)
-        if held_out("name", name) == (split == "test") and name not in _known_names():
+        name = "  "
+        while not name.endswith("."):
+            after = chain[name[-2:]] if rng.random() < 0.85 else chain[name[-1]]
+            name += rng.choice(after)
+        name = name.strip(" .").capitalize()
+        fits = 4 <= len(name) <= 9 and held_out("name", name) == (split == "test")
+        if fits and name not in _known_names():
             return name
+
+
+@cache
+def _letters() -> dict[str, str]:
+    """One or two letters -> all letters that follow them in the first names of "train", "." at the end."""
+    follows: dict[str, str] = {}
+    for name in _words(NAMES["train"]):
+        spelled = f"  {name.lower()}."
+        for i in range(2, len(spelled)):
+            for context in (spelled[i - 2 : i], spelled[i - 1]):
+                follows[context] = follows.get(context, "") + spelled[i]
+    return follows
 
 
 def story(
