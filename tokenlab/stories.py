@@ -33,8 +33,8 @@ NAMES = {
         Cyrus Daisy Elias Fiona Gina Harold Ines Jasper Kira Liam Mona Nadia Omar Pia Quentin Rita Sven Tess Ugo Viola
         Walter Yusuf Zelda Arthur Betty Cora Dennis Esther Flora Gustav Hilda Igor Judith Kevin Lotte Martin Nina
         Abigail Alice Amos Angela Barbara Basil Beatrice Bernard Brenda Caleb Carmen Cecil Charlotte Chester Claude
-        Colin Cordelia Curtis Cynthia Daphne Deborah Derek Diana Dominic Donald Doris Dorothy Douglas Duncan Edmund Edwin
-        Eleanor Elliot Enid Ernest Eugene Evelyn Florence Francis Gareth Gemma George Gerald Gloria Gordon Graham
+        Colin Cordelia Curtis Cynthia Daphne Deborah Derek Diana Dominic Donald Doris Dorothy Douglas Duncan Edmund
+        Edwin Eleanor Elliot Enid Ernest Eugene Evelyn Florence Francis Gareth Gemma George Gerald Gloria Gordon Graham
         Harriet Hazel Hector Heidi Herbert Horace Howard Imogen Iris Isabel Jacob James Janet Jason Jeremy Jerome Jill
         Josephine Julian Juliet Kenneth Kirsten Laura Lavinia Leonard Lionel Lorna Louise Luke Mabel Magnus Marcus
         Margaret Marian Matilda Maurice Melanie Mildred Miranda Muriel Neil Nigel Norman Octavia Opal Patrick Pauline
