@@ -61,7 +61,7 @@ def test_run_on_files_of_ones_own(tmp_path):
     ("arguments", "says"),
     [
         (("run", "nonsense"), "no system called 'nonsense'"),
-        (("run", "h2o"), "not built yet"),
+        (("run", "keyformer"), "not built yet"),
         (("run", "compare-tokenizers", "--set", "text"), "name=value"),
         (("run", "compare-tokenizers", "--set", "depth=3"), "no setting 'depth'"),
         (("run", "compare-tokenizers", "--set", "text=@/no/such/file"), "could not be read"),

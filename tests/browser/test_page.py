@@ -97,7 +97,7 @@ def test_bad_links_open_the_page_with_one_sentence(open_page):
     for query, says in [
         ("?v=1&sys=nonsense", "no system called"),
         ("?v=7&sys=data-mixture", "another version"),
-        ("?v=1&sys=h2o", "not built yet"),
+        ("?v=1&sys=keyformer", "not built yet"),
         ("?v=1&sys=compare-tokenizers&s=" + "A" * 10_000, "longer than"),
         ("?v=1&sys=%3Cimg%20src=x%20onerror=alert(1)%3E", "no system called"),
     ]:

@@ -64,7 +64,7 @@ def test_uploads_stay_behind_and_that_is_said():
     ("query", "says"),
     [
         ("v=1&sys=nonsense", "no system called 'nonsense'"),
-        ("v=1&sys=h2o", "not built yet"),
+        ("v=1&sys=keyformer", "not built yet"),
         ("v=9&sys=compare-tokenizers", "another version"),
         ("sys=compare-tokenizers", "another version"),
         ("v=1&sys=compare-tokenizers&s=%%%", "damaged"),

@@ -19,6 +19,8 @@ from tokenlab.errors import UserError
 from tokenlab.models import LanguageModel
 from tokenlab.models.byte_model import END, OneTokenPerByte, generate, likelihoods
 from tokenlab.text import byte_probabilities as bp
+from tokenlab.text.sandbox import File, SandboxedTokenizer
+from tokenlab.text.tokenization import encode_many
 from tokenlab.text.tokenizer_json import TokenizerJson
 
 PATTERN = r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"  # of recipes/tinylm.py
@@ -356,24 +358,17 @@ def test_a_tokenizer_that_rewrites_the_text_is_refused():
         bp.Vocabulary(lower, 2, ()).encode("aB")
 
 
-class OneByOne:
-    """A tokenizer behind an interface that takes one text at a time, as in a child process."""
-
-    def __init__(self, inner: TokenizerJson):
-        self.inner = inner
-
-    def __getattr__(self, name: str):
-        return getattr(self.inner, name)
-
-
-def test_without_a_batch_the_mask_is_fast():
-    model = bp.ExactBytes.of(dataclasses.replace(toy(), tokenizer=OneByOne(toy().tokenizer)))
-    assert model.mask == bp.FAST
-    found = model.next(model.start(b"The kit"))
-    np.testing.assert_allclose(found, exact(bp.FAST).next(exact(bp.FAST).start(b"The kit")), rtol=1e-9)
-
-
-# --- naive and healing
+def test_a_tokenizer_in_a_child_process_gives_the_same():
+    data = json.dumps(trained()._config).encode()
+    inside = SandboxedTokenizer("file:0123456789abcdef", "toy", lambda: File(data, "json", "toy"))
+    texts = ["", "The lantern", " is", "日本語 🙂", "x" * 300, "<s>"]
+    assert encode_many(inside, texts) == encode_many(trained(), texts)
+    assert encode_many(inside, []) == []
+    there = dataclasses.replace(toy(), tokenizer=inside)
+    prompt = b"Mia has a kite, and Ot"
+    own, other = exact(), bp.ExactBytes.of(there)
+    assert other.mask == bp.STRICT
+    np.testing.assert_array_equal(own.next(own.start(prompt)), other.next(other.start(prompt)))
 
 
 def test_naive_and_healing_by_their_definitions():

@@ -33,8 +33,7 @@ not the same as on tokens.
 
 **Where it stops.** Byte-level BPE (GPT-2, Llama 3, Qwen and the model that ships), not SentencePiece. Where a word
 cannot be known before the text goes on (GPT-2's contractions and runs of spaces), the last three are kept
-open, and some texts with runs of spaces stay approximate. For checkpoints from the Hub only *fast* is offered:
-*strict* encodes thousands of short texts per byte.
+open, and some texts with runs of spaces stay approximate.
 
 **What is measured.** 500 prompts from text that no model here was trained on, each cut at a random byte inside a
 word of at least four. Fixed before the run: in bits per true next byte, exact is at most token healing, token healing
@@ -75,7 +74,7 @@ from tokenlab.models.byte_model import (
     sharpened,
 )
 from tokenlab.text import languages, samples
-from tokenlab.text.tokenization import Kind, Tokenizer, graphemes
+from tokenlab.text.tokenization import Kind, Tokenizer, encode_many, graphemes
 from tokenlab.text.tokenizer_json import TokenizerJson
 
 STRICT, FAST = MASKS = ("strict", "fast")
@@ -112,11 +111,6 @@ class Vocabulary:
         self.valid_next = lru_cache(4096)(self._valid_next)
         self.utf8_next = lru_cache(256)(self._utf8_next)
 
-    @property
-    def quick(self) -> bool:
-        """Whether thousands of short texts can be encoded at once: not in a child process (tokenlab.text.sandbox)."""
-        return isinstance(self.tokenizer, TokenizerJson)
-
     def encode(self, text: str) -> tuple[int, ...]:
         """UserError: the tokenizer changes the text before it cuts it."""
         ids = tuple(self.tokenizer.encode(text).ids.tolist())
@@ -126,15 +120,8 @@ class Vocabulary:
 
     def encode_many(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """The ids of each text, which may be none of the library's own spelling."""
-        if self.quick:
-            # The interface takes one text at a time, which is four times slower; the library's own object does not.
-            batch = self.tokenizer._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-            return [tuple(code.ids) for code in batch]
-        found = []
-        for text in texts:
-            guard.check_time()
-            found.append(tuple(self.tokenizer.encode(text).ids.tolist()))
-        return found
+        guard.check_time()
+        return encode_many(self.tokenizer, texts)
 
     def words(self, text: str) -> list[bytes]:
         """The pre-tokens, which no merge crosses."""
@@ -313,7 +300,7 @@ class ExactBytes:
     def __init__(self, name: str, network: Predictor, words: Vocabulary, opening: Sequence[int], mask: str = STRICT):
         self.name = name
         self.vocabulary = words
-        self.mask = mask if words.quick else FAST
+        self.mask = mask
         self._network = network
         self._opening = tuple(opening)
 
@@ -878,8 +865,6 @@ def cut_summary(model: ExactBytes, reading: Reading, exact: State) -> views.Note
     )
     if reading.dropped:
         text += f" The first {reading.dropped:,} tokens of the prompt do not fit into the model and are left out."
-    if not model.vocabulary.quick:
-        text += " The mask is *fast*: this tokenizer encodes one text at a time, and *strict* needs thousands per byte."
     return views.Note(title="Where the prompt is cut", text=text)
 
 

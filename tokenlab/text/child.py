@@ -17,7 +17,7 @@ import numpy as np
 
 from tokenlab.errors import UserError
 from tokenlab.text import files, pipe
-from tokenlab.text.tokenization import Tokenizer
+from tokenlab.text.tokenization import Tokenizer, encode_many
 
 
 def main(memory: int, seconds: int) -> None:
@@ -75,12 +75,17 @@ def _encode(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[bytes]
     return [tokens.ids.tobytes(), tokens.starts.tobytes(), tokens.ends.tobytes()]
 
 
+def _encode_batch(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[bytes]:
+    texts = [text.decode() for text in pipe.unpacked(parts)]
+    return pipe.packed([np.array(ids, np.int64).tobytes() for ids in encode_many(tokenizer, texts)])
+
+
 def _decode(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[bytes]:
     return [tokenizer.decode(np.frombuffer(parts[0], dtype=np.int64)).encode()]
 
 
 def _pieces(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[bytes]:
-    return _packed(tokenizer.pieces())
+    return pipe.packed(tokenizer.pieces())
 
 
 def _kinds(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[bytes]:
@@ -89,7 +94,7 @@ def _kinds(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[bytes]:
 
 def _merges(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[bytes]:
     merges = tokenizer.merges()
-    return [] if merges is None else _packed([part for pair in merges for part in pair])
+    return [] if merges is None else pipe.packed([part for pair in merges for part in pair])
 
 
 def _merge_parts(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[bytes]:
@@ -97,16 +102,13 @@ def _merge_parts(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[b
 
 
 def _pre_tokenize(tokenizer: Tokenizer, head: dict, parts: list[bytes]) -> list[bytes]:
-    return _packed(tokenizer.pre_tokenize(parts[0].decode()))
-
-
-def _packed(items: list[bytes]) -> list[bytes]:
-    return [np.array([len(item) for item in items], dtype=np.int64).tobytes(), b"".join(items)]
+    return pipe.packed(tokenizer.pre_tokenize(parts[0].decode()))
 
 
 ANSWERS = {
     "about": _about,
     "encode": _encode,
+    "encode_batch": _encode_batch,
     "decode": _decode,
     "pieces": _pieces,
     "kinds": _kinds,

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from tokenlab import limits
 
 
@@ -30,3 +32,17 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], list[bytes]] | None:
     if [len(part) for part in parts] != sizes:
         return None
     return head, parts
+
+
+def packed(items: Sequence[bytes]) -> list[bytes]:
+    """Many small items as two parts of a message: their lengths, and all of them in a row."""
+    return [np.array([len(item) for item in items], dtype=np.int64).tobytes(), b"".join(items)]
+
+
+def unpacked(parts: Sequence[bytes], items: int | None = None) -> list[bytes]:
+    """What `packed` packed. Raises ValueError unless there are `items` of them (None: any number)."""
+    lengths, data = parts
+    ends = np.cumsum(np.frombuffer(lengths, dtype=np.int64)).tolist()
+    if items not in (None, len(ends)):
+        raise ValueError(f"{len(ends)} items instead of {items}")
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]

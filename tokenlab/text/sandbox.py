@@ -54,12 +54,19 @@ class SandboxedTokenizer:
         data = utf8(text)
         return self._ask(lambda parts: _tokenization(parts, len(data), self.vocabulary_size), "encode", data)
 
+    def encode_batch(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """The ids of each text, all in one question to the child."""
+        data = [utf8(text) for text in texts]
+        return self._ask(
+            lambda parts: _batch(parts, len(data), self.vocabulary_size), "encode_batch", *pipe.packed(data)
+        )
+
     def decode(self, ids: np.ndarray) -> str:
         return self._ask(lambda parts: parts[0].decode(), "decode", np.asarray(ids, dtype=np.int64).tobytes())
 
     @cached_property
     def _pieces(self) -> list[bytes]:
-        return self._ask(lambda parts: _unpacked(parts, self.vocabulary_size), "pieces")
+        return self._ask(lambda parts: pipe.unpacked(parts, self.vocabulary_size), "pieces")
 
     def pieces(self) -> list[bytes]:
         return self._pieces
@@ -79,7 +86,7 @@ class SandboxedTokenizer:
         return self._ask(lambda parts: tuple(parts) or None, "merge_parts", id=int(piece_id))
 
     def pre_tokenize(self, text: str) -> list[bytes]:
-        return self._ask(_unpacked, "pre_tokenize", utf8(text))
+        return self._ask(pipe.unpacked, "pre_tokenize", utf8(text))
 
     def _ask(self, read: Callable[[list[bytes]], Any], do: str, *parts: bytes, **head: Any) -> Any:
         """read(the parts of the child's answer). The child is not trusted: `read` raises when they make no sense."""
@@ -107,7 +114,7 @@ def _kinds(parts: list[bytes], entries: int) -> np.ndarray:
 def _pairs(parts: list[bytes]) -> list[tuple[bytes, bytes]] | None:
     if not parts:
         return None
-    items = _unpacked(parts)
+    items = pipe.unpacked(parts)
     return list(zip(items[::2], items[1::2], strict=True))
 
 
@@ -124,12 +131,12 @@ def _tokenization(parts: Sequence[bytes], size: int, entries: int) -> Tokenizati
     return Tokenization(ids, starts, ends)
 
 
-def _unpacked(parts: Sequence[bytes], items: int | None = None) -> list[bytes]:
-    lengths, data = parts
-    ends = np.cumsum(np.frombuffer(lengths, dtype=np.int64)).tolist()
-    if items not in (None, len(ends)):
+def _batch(parts: Sequence[bytes], texts: int, entries: int) -> list[tuple[int, ...]]:
+    """Raises ValueError unless there are ids for `texts` texts, all below `entries`."""
+    found = [np.frombuffer(part, dtype=np.int64) for part in pipe.unpacked(parts, texts)]
+    if any(len(ids) and not 0 <= ids.min() <= ids.max() < entries for ids in found):
         raise ValueError
-    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    return [tuple(ids.tolist()) for ids in found]
 
 
 class Child:

@@ -6,6 +6,7 @@ a token's text comes from its bytes, grouped into whole graphemes, never from de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
@@ -65,6 +66,13 @@ class Tokenizer(Protocol):
 
     def pre_tokenize(self, text: str) -> list[bytes]:
         """The parts that no merge crosses, as bytes; the whole text when there is no such rule."""
+
+
+def encode_many(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """The ids of each of many short texts; at once where the tokenizer has a way to do that (`encode_batch`)."""
+    if hasattr(tokenizer, "encode_batch"):
+        return tokenizer.encode_batch(texts)
+    return [tuple(tokenizer.encode(text).ids.tolist()) for text in texts]
 
 
 GRAPHEME = regex.compile(r"\X")
