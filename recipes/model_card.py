@@ -82,6 +82,7 @@ def write(
         "adam": plan.adam_rate,
         "decay": plan.decay,
         "warm_up": plan.warm_up,
+        "choice": plan.choice_weight,
         "weight": plan.answer_weight,
         "tried": plan.tried,
         "curve": rows,

@@ -61,6 +61,7 @@ class Plan:
     seed: int = 0
     chars_per_token: float = 3.4
     answer_weight: float = 8.0  # in the loss, against 1 of other tokens
+    choice_weight: float = 24.0  # of an answer's first token, which chooses among the facts
     stages: tuple[Stage, ...] = (
         Stage(2700, 64, 2048, twice=0.2),
         Stage(942, 128, 4096, twice=0.1),
@@ -232,6 +233,7 @@ class Rows:
         for question in made.questions:
             first, last = code.char_to_token(question.answer_span[0]), code.char_to_token(question.answer_span[1] - 1)
             weights[first : last + 1] = [self.plan.answer_weight] * (last + 1 - first)
+            weights[first] = self.plan.choice_weight
         return [0, *code.ids, 1], [0.0, *weights, 1.0]
 
     def passage(self, rng: random.Random, length: int) -> tuple[list[int], list[float]]:
