@@ -19,10 +19,10 @@ PLAN = train_lm.Plan(
     vocabulary="one token per byte",
     recall_aim=False,
     stages=(
-        train_lm.Stage(2000, 256, 4096, natural=0.4, twice=0.2),
-        train_lm.Stage(1200, 512, 8192, natural=0.4, twice=0.1),
-        train_lm.Stage(600, 1024, 8192, natural=0.4),
-        train_lm.Stage(200, 2048, 8192, natural=0.4, twice=0.02),
+        train_lm.Stage(1800, 256, 4096, natural=0.4, twice=0.2),
+        train_lm.Stage(500, 512, 8192, natural=0.4, twice=0.1),
+        train_lm.Stage(150, 1024, 8192, natural=0.4),
+        train_lm.Stage(60, 2048, 8192, natural=0.4, twice=0.02),
     ),
 )
 

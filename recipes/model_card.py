@@ -52,7 +52,8 @@ def write(
     import torch
 
     state = torch.load(work / "checkpoint.pt")
-    log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
+    lines = map(json.loads, (work / "log.jsonl").read_text().splitlines())
+    log = list({entry["step"]: entry for entry in lines}.values())  # a resumed run does some steps again
     rows, each = curve(log)
     stages = ", ".join(f"{stage.steps:,} of {stage.row} ({stage.tokens:,} tokens a step)" for stage in plan.stages)
     samples = "".join(f"> {prompt} **{text.strip()}**\n\n" for prompt, text in found["samples"])

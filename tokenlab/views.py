@@ -262,7 +262,7 @@ class AttentionMaps(View):
 
 @dataclass(frozen=True, kw_only=True)
 class RetentionRow:
-    """What one policy keeps. tokens: the prompt's and then the generated ones that were read, as texts.
+    """What one policy keeps. tokens: the prompt's and then those read after it, given or generated, as texts.
 
     left[layer][head][token]: the first step after which that KV head no longer holds the token, -1 if it holds it
     to the end. Step 0 reads the prompt, step s the s-th token after it. marks: token number -> a word, such as
@@ -276,9 +276,9 @@ class RetentionRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Retention(View):
-    """What stays in the cache while a text is generated, policy by policy: a strip at any step, a token x step map.
+    """What stays in the cache while a text goes on, policy by policy: a strip at any step, a token x step map.
 
-    prompt: how many tokens the prompt has; steps: forwards after it."""
+    prompt: how many tokens are read at step 0; steps: forwards after it, one token each."""
 
     rows: tuple[RetentionRow, ...]
     prompt: int

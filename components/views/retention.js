@@ -25,7 +25,7 @@ TL.views.Retention = (root, value) => {
 
   function legend() {
     const sample = (shade, text) => h("span", {}, h("i", { class: `tl-rt-token${shade ? "" : " gone"}`, style: `--tl-shade:${shade}`, "aria-hidden": "true" }, "token"), ` ${text}`);
-    return h("p", { class: "tl-legend" }, sample(1, "held by all"), sample(0.4, "held by some"), sample(0, "gone everywhere"), h("span", {}, h("i", { class: "tl-rt-border", "aria-hidden": "true" }), " here the generated tokens begin"));
+    return h("p", { class: "tl-legend" }, sample(1, "held by all"), sample(0.4, "held by some"), sample(0, "gone everywhere"), h("span", {}, h("i", { class: "tl-rt-border", "aria-hidden": "true" }), " here the prompt ends"));
   }
 
   // The strips: one per policy, of the same tokens as far as the outputs agree.
@@ -88,7 +88,7 @@ TL.views.Retention = (root, value) => {
       lines[r].style.top = `${(100 * (at + 0.5)) / (steps + 1)}%`;
     });
     slider.value = String(at);
-    label.textContent = at ? `${at} of ${steps} generated tokens read` : "the prompt was read, and the cache cut";
+    label.textContent = at ? `${at} of ${steps} tokens after the prompt` : "the prompt was read, and the cache cut";
     slider.setAttribute("aria-valuetext", label.textContent);
     root.dataset.step = String(at);
     if (current) select(...current, at);
@@ -107,7 +107,7 @@ TL.views.Retention = (root, value) => {
     const others = token < prompt ? rows.map((other, o) => (o === r ? null : h("li", {}, h("b", {}, other.name), ` ${percent(held[o][step * other.tokens.length + token])}`))) : [];
     details.replaceChildren(
       h("p", {}, h("b", {}, row.name), ` token ${token + 1} of ${tokens} `, h("code", {}, TL.visible(row.tokens[token]) || "(empty)"),
-        h("span", { class: "tl-facts" }, [row.marks[token], token < prompt ? "prompt" : "generated", here ? `step ${step}: held by ${percent(share)} of ${scope()}` : `step ${step}: not read yet`, fate].filter(Boolean).join(" · "))),
+        h("span", { class: "tl-facts" }, [row.marks[token], token < prompt ? "prompt" : "after the prompt", here ? `step ${step}: held by ${percent(share)} of ${scope()}` : `step ${step}: not read yet`, fate].filter(Boolean).join(" · "))),
       others.length ? h("ul", {}, others) : "");
   }
 

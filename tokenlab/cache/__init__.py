@@ -7,9 +7,11 @@ Members share one interface, `tokenlab.kv` (its docstring is the next page to re
 a `KVPolicy`, often no more than `score`; a method that limits what a query sees is an `AttentionView`. A `Session`
 runs any causal language model with either of them. Entries that are evicted are removed from memory, not masked.
 
-The workbench is `compare.py`. Its parts: `attention_maps.py` (where every head looks, in pictures and numbers) and
-`policies.py` (policies side by side on one prompt, and on many stories at many budgets; a policy joins by one line in
-its registry).
+Below the systems stands `trials.py`: one prompt under several policies, many stories under one, and their views and
+intervals. A method is compared there with the full cache, a random choice and local windows.
+
+The workbench is `compare.py`. Its parts: `attention_maps.py` (where every head looks, in pictures and numbers) and the
+registry `policies.py` (a policy joins by one line).
 
 One file per paper:
 

@@ -46,7 +46,8 @@ class Session:
         kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
         if config.is_encoder_decoder or not kinds <= {"full_attention", "sliding_attention"}:
             raise UserError(
-                "Cache policies need a decoder with ordinary attention in all layers; please choose another model."
+                "Looking into attention and the cache needs a decoder with ordinary attention in all layers; "
+                "please choose another model."
             )
         if positions not in ("original", "compacted"):
             raise ValueError(f"positions must be original or compacted, not {positions}")
