@@ -4,7 +4,7 @@ import pytest
 
 from tokenlab import views
 
-# Prompt: three tokens; then two generated ones that were read. Two layers of two heads.
+# Prompt: three tokens; then two that were read after it. Two layers of two heads.
 KEEPS = ((0, 1, -1, -1, -1), (-1, -1, -1, -1, -1))
 LOSES = ((0, 1, 2, -1, -1), (0, 0, 2, -1, -1))
 RETENTION = views.Retention(
@@ -75,6 +75,8 @@ def test_the_slider_shows_who_holds_what_after_each_step(drawn):
     assert "holds 2 of 3 tokens" in page.locator("#drawn .tl-rt-row").nth(1).inner_text()
     assert "the prompt was read" in slider.get_attribute("aria-valuetext")
     page.keyboard.press("ArrowRight")
+    assert slider.get_attribute("aria-valuetext") == "1 of 2 tokens after the prompt"
+    assert "here the prompt ends" in page.locator("#drawn .tl-legend").inner_text()
     assert shades(page, 1) == [0.25, 0.25, 1, 1, 0] and shades(page, 0) == [1, 1, 1, 1, 0]
     fills = page.locator("#drawn .tl-rt-row").nth(1).locator(".tl-rt-token")
     colours = fills.evaluate_all("nodes => nodes.slice(0, 3).map(n => getComputedStyle(n).backgroundColor)")
@@ -112,7 +114,7 @@ def test_keys_walk_over_the_tokens_and_read_them(drawn):
     said = details.inner_text()
     assert said.startswith("some token 2 of 5 ·a") and "held by 25 % of all heads" in said and "full 100 %" in said
     page.keyboard.press("End")
-    assert "⟨RLO⟩" in details.inner_text() and "generated" in details.inner_text()
+    assert "⟨RLO⟩" in details.inner_text() and "after the prompt" in details.inner_text()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowLeft")
     assert "token 1 of 5" in details.inner_text()

@@ -222,6 +222,9 @@ def test_the_note_of_a_prompt_is_kept():
     model = language_model(CONFIGS["llama"])
     prompt = model.prompt("abc")
     assert am.attend(model, Prompt(prompt.ids, prompt.tokens, 7, "Seven are left out.")).note == "Seven are left out."
+    long = model.prompt("ab" * 150)
+    long = Prompt(long.ids, long.tokens, 7, "Seven are left out.")
+    assert am.attend(model, long).note == "The prompt has 308 tokens; for these maps toy reads only the last 256."
 
 
 def test_one_token_is_too_few():
@@ -236,8 +239,10 @@ def test_a_model_without_open_attention_is_one_sentence():
     model = LanguageModel("toy", hf.MambaForCausalLM(config), Bytes(), (), frozenset(), 600)
     with pytest.raises(UserError) as caught:
         am.attend(model, model.prompt("abc"))
-    message = str(caught.value)
-    assert message.endswith("please choose another model.") and "\n" not in message
+    assert str(caught.value) == (
+        "Looking into attention and the cache needs a decoder with ordinary attention in all layers; "
+        "please choose another model."
+    )
 
 
 def test_texts_are_bytes_and_never_replacement_characters():

@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-import transformers as hf
 
 from tokenlab import guard, models, spec, views
-from tokenlab.cache import compare, policies
+from tokenlab.cache import compare, trials
 from tokenlab.cache.compare import ATTENTION, BUDGETS, POLICIES, run
 from tokenlab.errors import UserError
-from tokenlab.models import LanguageModel
-from tokenlab.text import sources
 
 PROMPT = "In Hexby lives Conrad. A purple ring was given to Eva."
-
-
-def build(vocabulary: int = 256, context: int = 1024) -> LanguageModel:
-    torch.manual_seed(0)
-    config = hf.LlamaConfig(
-        vocab_size=vocabulary,
-        max_position_embeddings=context,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    model = hf.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(12 if "q_proj" in name or "k_proj" in name else 5)
-    return LanguageModel("toy", model, sources.load("bytes"), (), frozenset(), context)
+ALONE = {"prompt": PROMPT, "later": ""}
 
 
 @pytest.fixture(autouse=True)
-def toy(monkeypatch):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def known(monkeypatch, build):
     known = {"tinylm": build(), "bytelm": build(vocabulary=100), "hub:o/short": build(context=48)}
     monkeypatch.setattr(models, "causal_lm", known.__getitem__)
-    monkeypatch.setattr(policies, "has_onnx", lambda model: False)
-    yield known["tinylm"]
-    torch.set_num_threads(before)
+    monkeypatch.setattr(compare, "has_onnx", lambda model: False)
 
 
 def filled(result: compare.Result) -> list[str]:
@@ -55,9 +30,9 @@ def filled(result: compare.Result) -> list[str]:
 
 
 def test_every_part_fills_its_own_views():
-    *_, result = run(prompt=PROMPT)
-    assert filled(result) == ["maps", "heads"]
-    *_, result = run(POLICIES, PROMPT, new_tokens=3)
+    *_, result = run(prompt=PROMPT, later="Who?")
+    assert filled(result) == ["maps", "heads"] and "".join(result.maps.tokens) == f"{PROMPT} Who?"
+    *_, result = run(POLICIES, **ALONE, new_tokens=3)
     assert filled(result) == ["outcome", "kept", "costs", "memory"]
     *_, result = run(BUDGETS, n=4, compared=())
     assert filled(result) == ["recall", "nll", "scores"]
@@ -65,7 +40,7 @@ def test_every_part_fills_its_own_views():
 
 
 def test_policies_join_one_by_one_with_full_first_and_random_always():
-    results = list(run(POLICIES, PROMPT, compared=("H2O",), new_tokens=3))
+    results = list(run(POLICIES, **ALONE, compared=("H2O",), new_tokens=3))
     assert [[row.name for row in r.kept.rows] for r in results] == [
         ["full"],
         ["full", "random"],
@@ -90,16 +65,16 @@ def sizes(value, path=()):
 @pytest.mark.parametrize("part", [POLICIES, BUDGETS])
 def test_partial_results_only_grow(part, monkeypatch):
     """Gradio sends what has changed since the partial result before, and lists that become shorter arrive damaged."""
-    monkeypatch.setattr(compare, "EVERY", 0.0)
+    monkeypatch.setattr(trials, "EVERY", 0.0)
     monkeypatch.setattr(compare, "SHARES", (0.05, 0.2))
-    parts = [sizes(views.result_to_json(result)) for result in run(part, PROMPT, new_tokens=4, n=4)]
+    parts = [sizes(views.result_to_json(result)) for result in run(part, PROMPT, "Who?", new_tokens=4, n=4)]
     assert len(parts) >= 9
     for earlier, later in zip(parts, parts[1:], strict=False):
         assert all(later[path] >= length for path, length in earlier.items())
 
 
-def test_the_first_difference_is_in_the_table_and_on_the_strip(toy):
-    *_, result = run(POLICIES, PROMPT, budget=0.05, new_tokens=12)
+def test_the_first_difference_is_in_the_table_and_on_the_strip():
+    *_, result = run(POLICIES, **ALONE, budget=0.05, new_tokens=12)
     prompt, at = len(PROMPT), {}
     full = result.kept.rows[0].tokens
     for row in result.kept.rows:
@@ -119,38 +94,79 @@ def test_the_first_difference_is_in_the_table_and_on_the_strip(toy):
 
 
 def test_numbers_of_a_run_by_hand():
-    *_, result = run(POLICIES, "x" * 50, budget=0.2, new_tokens=6, compared=("local window",))
+    *_, result = run(POLICIES, "x" * 50, "", budget=0.2, new_tokens=6, compared=("local window",))
     full, random, window = result.costs.rows
     assert [full[1], random[1], window[1]] == [55, 10, 10]  # the last token was not read
     slot = 2 * 2 * 2 * 8 * 4 / 1000  # key and value, 2 layers, 2 KV heads, 8 numbers of 4 bytes
     assert full[2] == pytest.approx(55 * slot) and window[2] == pytest.approx(10 * slot)
-    assert all(row[3] > 0 for row in result.costs.rows)
+    assert all(row[4] > 0 for row in result.costs.rows)
     assert result.memory.series[0].x == (0, 1, 2, 3, 4, 5)
     assert result.memory.series[0].y == pytest.approx([n * slot for n in range(50, 56)])
     assert result.kept.prompt == 50 and result.kept.steps == 5
-    assert "50 tokens; the budget is 10 tokens per head" in result.outcome.note
+    assert "50 tokens are read at once; the budget is 10 tokens per head" in result.outcome.note
+
+
+def test_what_follows_is_read_when_the_cache_is_cut():
+    *_, result = run(POLICIES, "x" * 50, "Who?", budget=0.2, new_tokens=6, compared=("local window",))
+    assert (result.kept.prompt, result.kept.steps) == (50, 10)
+    assert {row.marks[50] for row in result.kept.rows} == {"what follows"}
+    assert "".join(result.kept.rows[0].tokens[:55]) == "x" * 50 + " Who?"
+    window = np.array(result.kept.rows[2].left)
+    assert (window[..., :40] == 0).all() and (window[..., 40:50] == range(1, 11)).all()
+    *_, joined = run(POLICIES, "x" * 50 + " Who?", "", budget=0.2, new_tokens=6, compared=())
+    assert joined.outcome.rows[0][1] == result.outcome.rows[0][1]  # the full cache does not care
 
 
 def test_the_answer_is_judged_where_it_is_known():
-    columns = lambda **values: list(run(POLICIES, new_tokens=2, compared=(), **values))[-1].outcome.columns  # noqa: E731
-    assert "Answer" not in columns(prompt=PROMPT)
-    assert "Answer" in columns(prompt=PROMPT, answer=" Hexby ")
-    *_, result = run(POLICIES, new_tokens=2, compared=())
-    assert "The answer should be “Fern”" in result.outcome.note
+    def last(**values) -> compare.Result:
+        return list(run(POLICIES, new_tokens=2, compared=(), **values))[-1]
+
+    example = compare.EXAMPLE
+    assert "Answer" not in last(**ALONE).outcome.columns and "Answer" not in last(later="Why?").outcome.columns
+    assert "Answer" in last(**ALONE, answer=" Hexby ").outcome.columns
+    result = last()
+    assert f"The answer should be “{example.answer}”" in result.outcome.note
     assert {row[2] for row in result.outcome.rows} == {"wrong"}
-    end = compare.PROMPT.index("Fern") + 3
-    assert all(row.marks[end] == "states the answer" and row.tokens[end] == "n" for row in result.kept.rows)
-    assert compare.PROMPT.endswith("Question: Who has the bucket? Answer:")
+    end = example.prompt.index(example.answer) + len(example.answer) - 1
+    assert all(row.marks[end] == "states the answer" for row in result.kept.rows)
+    assert result.kept.rows[0].tokens[end] == example.answer[-1]
 
 
 def test_an_exported_graph_is_one_more_row(monkeypatch):
-    monkeypatch.setattr(policies, "has_onnx", lambda model: True)
-    monkeypatch.setattr(policies, "by_onnx", lambda model, prompt, n: ([10, 65], 1.5))
-    *_, result = run(POLICIES, PROMPT, new_tokens=2, compared=())
+    monkeypatch.setattr(compare, "has_onnx", lambda model: True)
+    monkeypatch.setattr(compare, "by_onnx", lambda model, ids, n: ([10, 65], 1.5))
+    *_, result = run(POLICIES, **ALONE, new_tokens=2, compared=())
     name, output, differs, agreement = result.outcome.rows[-1]
     assert (name, output, agreement) == ("full, ONNX", "\nA", None)
     assert differs.startswith("token 1: “\n”, not") and result.outcome.marks[2] == "differs"
-    assert result.costs.rows[-1] == ("full, ONNX", None, None, 1.5)
+    assert result.costs.rows[-1] == ("full, ONNX", None, None, None, 1.5)
+
+
+def test_what_the_exported_graph_writes(build, monkeypatch):
+    """A graph whose cache is simply the ids so far; what ONNX computes is tested with tokenlab.models."""
+    toy = build()
+
+    class Graph:
+        def get_modelmeta(self):
+            return SimpleNamespace(custom_metadata_map={"context": "1024"})
+
+        def get_inputs(self):
+            return SimpleNamespace(name="ids"), SimpleNamespace(name="past", shape=(1, 1, 0, 1))
+
+        def run(self, _, feed):
+            seen = np.concatenate([feed["past"].reshape(1, -1).astype(np.int64), feed["ids"]], 1)
+            with torch.no_grad():
+                logits = toy.torch(torch.from_numpy(seen)).logits.numpy()
+            return logits[:, -feed["ids"].shape[1] :], seen.reshape(1, 1, -1, 1).astype(np.float32)
+
+    monkeypatch.undo()
+    assert not compare.has_onnx(toy)
+    monkeypatch.setattr(models, "onnx_session", lambda name: Graph())
+    told = trials.task(toy, PROMPT, "", 5)
+    tokens, milliseconds = compare.by_onnx(toy, told.ids, 5)
+    *_, made = trials.generate(toy, trials.FULL.make(None, 0), told, 5)
+    assert tokens == made.new and milliseconds > 0
+    assert compare.by_onnx(toy, told.ids, 1)[1] is None
 
 
 def test_recall_at_all_budgets(monkeypatch):
@@ -166,46 +182,47 @@ def test_recall_at_all_budgets(monkeypatch):
     assert result.nll.series[0].y[0] == result.scores.rows[0][5]
 
 
-def test_the_interval_is_wilsons():
-    low, high = compare.interval(5, 10)  # (5 + z²/2 ± z sqrt(2.5 + z²/4)) / (10 + z²), z = 1.96
-    assert (low, high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert compare.interval(0, 8)[0] == 0 and compare.interval(8, 8)[1] == 1
-
-
 def test_a_prompt_that_is_too_long_is_said_to_be_shortened():
-    *_, result = run(POLICIES, "a b " * 30, model="hub:o/short", new_tokens=8, compared=())
-    assert "the first 80 are left out" in result.shortened.text
+    *_, result = run(POLICIES, "a b " * 30, "", model="hub:o/short", new_tokens=8, compared=())
+    assert "has 120 tokens; toy reads only the last 40" in result.shortened.text
     assert result.kept.prompt == 40
+
+
+def test_what_follows_may_not_take_all_the_room():
+    with pytest.raises(UserError, match="room for 40 tokens here, and what follows fills it all"):
+        next(run(POLICIES, "Eva", "Who? " * 30, model="hub:o/short", new_tokens=8))
+    *_, maps = run(ATTENTION, "Eva", "Who? " * 30, model="hub:o/short")
+    assert len(maps.maps.tokens) == 48 and "left out" in maps.maps.note
 
 
 @pytest.mark.parametrize("part", [ATTENTION, POLICIES])
 def test_an_empty_prompt_is_a_sentence(part):
     with pytest.raises(UserError, match="empty"):
-        next(run(part, " \n"))
+        next(run(part, " \n", "Who?"))
 
 
 def test_a_tokenizer_that_does_not_belong_to_the_model_is_a_sentence():
     with pytest.raises(UserError, match="knows only 100 tokens"):
-        list(run(POLICIES, PROMPT, model="bytelm"))
+        list(run(POLICIES, **ALONE, model="bytelm"))
 
 
 def test_a_budget_of_one_token_works():
-    *_, result = run(POLICIES, PROMPT, budget=0.01, new_tokens=4)
+    *_, result = run(POLICIES, **ALONE, budget=0.01, new_tokens=4)
     assert [row[1] for row in result.costs.rows] == [len(PROMPT) + 3, 1, 1, 1, 1]
 
 
 def test_a_stopped_run_keeps_what_it_had(monkeypatch):
-    monkeypatch.setattr(compare, "EVERY", 0.0)
-    running = run(POLICIES, PROMPT, new_tokens=8)
+    monkeypatch.setattr(trials, "EVERY", 0.0)
+    running = run(POLICIES, **ALONE, new_tokens=8)
     shown = [next(running) for _ in range(3)]
     running.close()
     assert shown[-1].kept.steps == 2
-    *_, whole = run(POLICIES, PROMPT, new_tokens=8)
+    *_, whole = run(POLICIES, **ALONE, new_tokens=8)
     assert whole.kept.rows[0].tokens[: len(PROMPT) + 2] == shown[-1].kept.rows[0].tokens
 
 
 def test_a_user_may_choose_no_policy_at_all():
-    values = spec.check(run, {"part": POLICIES, "prompt": PROMPT, "compared": [], "new_tokens": 1})
+    values = spec.check(run, {"part": POLICIES, **ALONE, "compared": [], "new_tokens": 1})
     finished = guard.last(compare, values)
     assert [row["name"] for row in finished.result["kept"]["rows"]] == ["full", "random"]
     assert finished.result["kept"]["steps"] == 0

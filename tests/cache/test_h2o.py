@@ -13,20 +13,12 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 
 from tokenlab import kv, models, spec, views
-from tokenlab.cache import h2o
+from tokenlab.cache import h2o, trials
 from tokenlab.cache.h2o import H2O
 from tokenlab.errors import UserError
 from tokenlab.kv.cache import PolicyCache
 
 LAYERS, HEADS, KV_HEADS, HEAD = 3, 4, 2, 8
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +177,18 @@ def test_budgets_by_hand():
     assert h2o.shares(20, 0.0) == kv.Budget(total=20, recent=20)
     assert h2o.shares(1, 0.5, sinks=4) == kv.Budget(total=1, recent=1)
     assert h2o.shares(100, 0.29).recent == 71
-    for name in h2o.POLICIES:
-        assert h2o.policy(name, 7).__class__.__name__ in ("H2O", "LocalWindow", "RandomRecent", "Full", "Removed")
+
+
+def test_variants_by_hand():
+    made = {name: policy.make(h2o.shares(20, 0.3, sinks=2), 5) for name, policy in h2o.variants(True).items()}
+    assert set(made) == {*h2o.POLICIES, "random removed"} and set(h2o.ALWAYS) < set(made)
+    assert made["H2O"].budget == made["random"].budget == kv.Budget(total=20, recent=13, sink=2)
+    assert made["heavy only"].budget == kv.Budget(total=20, recent=0, sink=2)
+    assert made["H2O"].per_age and made["heavy only"].per_age and made["random"].seed == 5
+    assert (made["heavy removed"].count, made["heavy removed"].needs_weights) == (5, True)
+    assert (made["random removed"].count, made["random removed"].needs_weights) == (5, False)
+    assert made["local window"].budget.sink == 0 and made["sink + local"].budget.sink == 2
+    assert not h2o.POLICY.make(kv.Budget(ratio=0.2), 0).per_age
 
 
 def test_counts_by_hand():
@@ -211,17 +213,6 @@ def test_rank_correlation_is_that_of_scipy():
     x, y = np.random.default_rng(0).integers(0, 5, (2, 40))
     assert h2o.spearman(x, y) == pytest.approx(spearmanr(x, y).statistic)
     assert np.isnan(h2o.spearman([1, 1, 1], [1, 2, 3]))
-
-
-def test_common_and_answered():
-    assert h2o.common([1, 2, 3], [1, 2, 4]) == 2
-    assert h2o.common([1, 2], [1, 2, 4]) == 2
-    assert h2o.common([], [1]) == 0
-    assert h2o.answered(" Mia. And so", "mia")
-    assert h2o.answered("the wind fainted", "the wind fainted")
-    assert not h2o.answered(" Miami", "Mia")
-    assert not h2o.answered(" it is Mia", "Mia")
-    assert h2o.answered(" (a+b)!", "(a+b)")
 
 
 # ---- against an oracle
@@ -327,7 +318,7 @@ def test_random_choices_follow_the_seed(toy):
     ids = text(30)
 
     def places(name: str, seed: int) -> list:
-        session = kv.Session(toy.torch, h2o.policy(name, 8, seed=seed))
+        session = kv.Session(toy.torch, h2o.variants()[name].make(h2o.shares(8), seed))
         logits(session, ids, 24)
         return [layer.positions.tolist() for layer in session.cache.layers]
 
@@ -346,29 +337,6 @@ def test_accumulated_scores_are_those_of_the_stock_model(toy):
     torch.testing.assert_close(h2o.accumulated(toy, ids), expected, atol=1e-4, rtol=0)
 
 
-def test_a_trace_says_when_each_token_left(toy):
-    ids = text(26)
-    for name in ("full", "h2o", "local", "random", "heavy only", "heavy removed"):
-        made = h2o.policy(name, 6)
-        found = h2o.trace(toy, made, ids, 20, 5, at=3)
-        session = kv.Session(toy.torch, made, record=True)
-        logits(session, torch.cat([ids, torch.tensor([found.output[:-1]])], 1), 20)
-        assert found.steps == 10
-        steps = torch.arange(11)[:, None]
-        arrived = (torch.arange(30) - 19).clamp(min=0)
-        for layer in range(LAYERS):
-            for head in range(KV_HEADS):
-                left = found.left[layer, head]
-                held = (steps >= arrived) & ((left == -1) | (steps < left))
-                assert held.float().equal(kv.kept_map(session.cache, layer=layer, head=head))
-        at_step = [event for event in session.cache.events if event.step == 3]
-        for event, places, scores in zip(at_step, found.positions, found.scores, strict=True):
-            assert event.positions[0].equal(places) and event.scores[0].equal(scores)
-        assert found.kv_bytes == session.cache.kv_bytes_per_step
-        expected = list(kv.greedy(kv.Session(toy.torch), ids, 5))
-        assert name != "full" or found.output == [int(token) for token in expected]
-
-
 # ---- the panel
 
 
@@ -384,20 +352,21 @@ def panel(toy, monkeypatch):
     return run
 
 
-STORY = {"prompt": "Mia has a kite. Otto has a drum.", "question": "Who has the kite?", "answer": "Mia", "new": 6}
+STORY = {"prompt": "Mia has a kite. Otto has a drum.", "later": "Who has the kite?", "answer": "Mia", "new_tokens": 6}
 
 
 def test_the_panel(panel):
     found = panel(**STORY, budget=0.25)
-    prompt, follows = 1 + len(STORY["prompt"]), 1 + len(STORY["question"])
+    prompt, follows = 1 + len(STORY["prompt"]), 1 + len(STORY["later"])
     kept = found["kept"]
     assert (kept["prompt"], kept["steps"]) == (prompt, follows + 5) == (33, 23)
-    assert [row["name"] for row in kept["rows"]] == ["full", "h2o", "local", "random"]
+    assert [row["name"] for row in kept["rows"]] == ["full", "H2O", "local window", "random"]
     for row in kept["rows"]:
-        assert row["tokens"][0] == "<s>"
-        assert "".join(row["tokens"][1 : prompt + follows]) == f"{STORY['prompt']} {STORY['question']}"
+        assert row["tokens"][0] == "⟨start⟩"
+        assert "".join(row["tokens"][1 : prompt + follows]) == f"{STORY['prompt']} {STORY['later']}"
         assert len(row["tokens"]) == prompt + follows + 5
         assert row["marks"][str(prompt)] == "what follows"
+        assert row["marks"]["3"] == "states the answer"
         left = np.array(row["left"])
         assert left.shape == (LAYERS, KV_HEADS, len(row["tokens"]))
         assert ((left == -1).sum(-1) == (len(row["tokens"]) if row["name"] == "full" else 8)).all()
@@ -405,15 +374,15 @@ def test_the_panel(panel):
         "The prompt's 33 tokens are read at once, then 18 one by one. Each of the 6 KV heads may keep 8 slots: "
         "4 heavy, 4 recent. One prompt, one run; the random choice has seed 0."
     )
-    rows = {row[0]: row for row in found["outputs"]["rows"]}
-    for index, (name, row) in enumerate(rows.items()):
-        same, differs, _, slots, _, kilobytes = row[2:8]
+    for name, slots, kilobytes, bookkeeping, milliseconds in found["costs"]["rows"]:
         assert slots == (56 if name == "full" else 8)
-        assert kilobytes == round(slots * LAYERS * KV_HEADS * HEAD * 2 * 4 / 1000, 1)
-        assert rows["full"][2].startswith(same) and row[1] is False
-        assert (str(index) in found["outputs"]["marks"]) == bool(differs)
+        assert kilobytes == slots * LAYERS * KV_HEADS * HEAD * 2 * 4 / 1000
+        assert bookkeeping == slots * LAYERS * KV_HEADS * (8 + 4) / 1000 and milliseconds > 0
+    assert [row[0] for row in found["outcome"]["rows"]] == [row[0] for row in found["costs"]["rows"]]
+    assert {row[2] for row in found["outcome"]["rows"]} == {"wrong"}
+    assert "H2O" in found["outcome"]["help"]
     sizes = {series["name"]: series["y"] for series in found["memory"]["series"]}
-    assert sizes["h2o"] == [8 * 384 / 1000] * 24
+    assert sizes["H2O"] == [8 * 384 / 1000] * 24
     assert sizes["full"] == [slots * 384 / 1000 for slots in range(33, 57)]
     assert found["scores"]["rows"] == ["layer 0", "layer 1", "layer 2"]
     assert [series["name"] for series in found["together"]["series"]] == ["occurrences", "co-occurrences"]
@@ -423,38 +392,38 @@ def test_the_panel(panel):
 def test_the_first_difference_is_marked(panel):
     found = panel(**STORY, slots=1)
     rows = {row["name"]: row for row in found["kept"]["rows"]}
-    differs = [k for k, v in rows["local"]["marks"].items() if v == "first difference"]
+    differs = [k for k, v in rows["local window"]["marks"].items() if v == "first difference"]
     assert len(differs) == 1
     at = int(differs[0])
-    assert rows["local"]["tokens"][:at] == rows["full"]["tokens"][:at]
-    assert rows["local"]["tokens"][at] != rows["full"]["tokens"][at]
-    index = [row[0] for row in found["outputs"]["rows"]].index("local")
-    assert found["outputs"]["marks"][str(index)] == "differs"
-    assert found["outputs"]["rows"][index][4] == at - 51
+    assert rows["local window"]["tokens"][:at] == rows["full"]["tokens"][:at]
+    assert rows["local window"]["tokens"][at] != rows["full"]["tokens"][at]
+    index = [row[0] for row in found["outcome"]["rows"]].index("local window")
+    assert found["outcome"]["marks"][str(index)] == "differs"
+    assert found["outcome"]["rows"][index][3].startswith(f"token {at - 51 + 1}: ")
 
 
 def test_generous_budgets_write_what_the_full_cache_writes(panel):
     found = panel(**STORY, slots=200, positions="compacted")
-    assert found["outputs"]["marks"] == {}
-    assert len({row[2] for row in found["outputs"]["rows"]}) == 1
+    assert found["outcome"]["marks"] == {}
+    assert len({row[1] for row in found["outcome"]["rows"]}) == 1
     assert "room for the whole prompt" in found["about"]["text"]
 
 
-def test_an_answer_that_is_given_counts(panel):
-    output = panel(**STORY)["outputs"]["rows"][0][2]
-    rows = panel(**{**STORY, "answer": output})["outputs"]["rows"]
-    assert rows[0][1] is True
-    assert "answer is right" not in panel(**{**STORY, "answer": " "})["outputs"]["columns"]
-    assert "answer is right" not in panel(**{**STORY, "question": ""})["outputs"]["columns"]
+def test_the_answer_is_known_for_the_first_story_only(panel):
+    found = panel(new_tokens=1)
+    assert f"should be “{h2o.EXAMPLE.answer}”" in found["outcome"]["note"]
+    assert "Answer" in found["outcome"]["columns"]
+    assert "Answer" not in panel(later="", new_tokens=1)["outcome"]["columns"]
+    assert "Answer" not in panel(**{**STORY, "answer": " "})["outcome"]["columns"]
 
 
 @pytest.mark.parametrize("chosen", h2o.POLICIES)
 def test_every_policy_can_be_shown(panel, toy, chosen):
     found = panel(**STORY, budget=0.2, chosen=chosen, step=0)
-    names = ["full", "h2o", "local", "random"]
+    names = ["full", "H2O", "local window", "random"]
     names += [chosen] * (chosen not in names) + ["random removed"] * (chosen == "heavy removed")
     assert [row["name"] for row in found["kept"]["rows"]] == names
-    mapped = chosen if chosen in ("full", "heavy only", "heavy removed") else "h2o"
+    mapped = chosen if chosen in ("full", "heavy only", "heavy removed") else "H2O"
     assert found["scores"]["note"].startswith(f"{mapped}, after step 0")
     sums = h2o.accumulated(toy, torch.tensor([[*toy.prompt(STORY["prompt"]).ids]]))
     if chosen == "full":
@@ -482,49 +451,49 @@ def test_the_map_shows_a_layer_or_a_head(panel):
 
 
 def test_a_wide_map_shows_the_heaviest_and_says_so(panel):
-    found = panel(prompt="abc " * 90, question="", chosen="full", new=1)["scores"]
+    found = panel(prompt="abc " * 90, later="", chosen="full", new_tokens=1)["scores"]
     assert len(found["columns"]) == h2o.MAP_TOKENS
     assert "361 of 361 tokens are held somewhere, and the 240 with the largest scores are shown" in found["note"]
 
 
 def test_a_prompt_without_anything_after_it(panel):
-    found = panel(prompt="Once", question=" ", new=1, slots=1)
+    found = panel(prompt="Once", later=" ", new_tokens=1, slots=1)
     assert found["kept"]["steps"] == 0 and found["kept"]["prompt"] == 5
-    assert found["outputs"]["rows"][1][-3] is None  # no token was read after the prompt: no time per token
+    assert found["costs"]["rows"][1][-1] is None  # no token was read after the prompt: no time per token
     assert "then the model writes" in found["about"]["text"]
     assert found["together"]["log_x"]
 
 
 def test_a_token_without_company(toy):
-    found = h2o.together_chart(toy, torch.tensor([[5, 5, 5]]))
+    found = h2o.together_chart(toy, np.array([5, 5, 5]))
     assert [series.x for series in found.series] == [(3.0, 3.0, 3.0), (0.0, 0.0, 0.0)]
     assert not found.log_x and "undefined with occurrences, undefined with co-occurrences" in found.note
 
 
-def test_a_long_prompt_says_what_is_left_out(panel):
-    found = panel(prompt="word " * 300, question="?", new=20)
-    assert found["about"]["text"].startswith("The prompt has 1,502 tokens, and ")
-    assert "the first 323 are left out" in found["about"]["text"]
+def test_a_long_prompt_says_what_is_left_out(panel, toy):
+    found = panel(prompt="word " * 300, later="?", new_tokens=20)
+    assert found["about"]["text"].startswith(
+        f"The prompt and what follows have 1,502 tokens; {toy.name} reads only the last 1,179 of them here."
+    )
     assert found["kept"]["prompt"] + 2 == 1200 - 20
 
 
-def test_a_question_that_fills_the_context(toy, monkeypatch, panel):
-    monkeypatch.setattr(models, "causal_lm", lambda name: dataclasses.replace(toy, context=100))
-    found = panel(prompt="Hello.", question="why " * 400, new=2)
-    assert found["kept"]["prompt"] == 1  # only <s> is left to be read at once
-    assert found["kept"]["steps"] == 98
+def test_a_question_that_fills_the_context(panel):
+    with pytest.raises(UserError, match="what follows fills it all, so that nothing of the prompt is left"):
+        panel(prompt="Hello.", later="why " * 400, new_tokens=2)
 
 
 def test_generation_ends_with_the_text(toy, monkeypatch, panel):
-    token = h2o.trace(toy, kv.Full(), torch.from_numpy(toy.prompt("Mia").ids)[None], 4, 1).output[0]
+    *_, made = trials.generate(toy, kv.Full(), trials.task(toy, "Mia", "", 1), 1)
+    token = made.new[0]
     ended = dataclasses.replace(toy, end=frozenset({token}))
     monkeypatch.setattr(models, "causal_lm", lambda name: ended)
-    assert panel(prompt="Mia", question="", new=50)["kept"]["steps"] == 0
+    assert panel(prompt="Mia", later="", new_tokens=50)["kept"]["steps"] == 0
 
 
 def test_hostile_text_is_data_and_never_markdown(panel):
     evil = "<img src=x onerror=alert(1)> \u202e\u0000 👩‍👩‍👧"
-    found = panel(prompt=evil, question=evil, answer="(", new=2)
+    found = panel(prompt=evil, later=evil, answer="(", new_tokens=2)
     assert found["kept"]["rows"][0]["tokens"][1] == "<"
     assert "<" not in found["about"]["text"] and "alert" not in found["about"]["text"]
 
@@ -552,7 +521,7 @@ def test_the_seed_changes_the_random_row_only(panel):
         ({"head": 2}, "KV heads 0 to 1"),
         ({"budget": 0.0}, "outside"),
         ({"slots": -1}, "outside"),
-        ({"new": 10**6}, "outside"),
+        ({"new_tokens": 10**6}, "outside"),
         ({"chosen": "lru"}, "not one of"),
         ({"positions": "none"}, "not one of"),
         ({"seed": -1}, "whole number"),
@@ -568,49 +537,6 @@ def test_bad_input_is_one_sentence(panel, values, words):
 # ---- the experiment
 
 
-def test_recall_in_a_batch_is_recall_alone(toy):
-    """Answers are what the model itself would write under the policy, each case alone; one of them is spoiled."""
-    for name in ("full", "h2o", "local"):
-        cases = []
-        for seed, read in enumerate((20, 22, 24)):  # 22 on average, as many slots for all
-            ids = text(read + 5 + seed, seed=seed)
-            made = h2o.policy(name, kv.Budget(ratio=0.3).resolve(22).total)
-            output = h2o.trace(toy, made, ids, read, 3).output
-            whole = np.array([*ids[0].tolist(), *output])
-            cases.append(h2o.Case(whole, read, (len(whole) - 3, len(whole)), "who", 200, 10))
-        assert h2o.recalled(toy, name, 0.3, cases).tolist() == [True] * 3
-        assert h2o.recalled(toy, name, 0.3, cases, batch=1).shape == (3,)
-        cases[1].ids[-1] = (cases[1].ids[-1] - 1) % 256 + 2
-        assert h2o.recalled(toy, name, 0.3, cases).tolist() == [True, False, True]
-
-
-def test_recall_cases_know_their_answer(toy):
-    cases = h2o.recall_cases(toy, 1, (200, 400), seed=0)
-    assert len(cases) == 16 and {case.aim for case in cases} == {200, 400}
-    spelled = h2o.Spelled(toy)
-    for case in cases:
-        whole = spelled.text(case.ids[1:])
-        first, last = case.answer
-        asked = spelled.text(case.ids[case.read : first])
-        assert asked.startswith(" Question: ") and asked.endswith(" Answer: ")
-        assert whole.count("Question:") == 1
-        assert spelled.text(case.ids[first:last]) in spelled.text(case.ids[: case.read])  # the story states it
-
-
-def test_documents_are_cut_to_one_length(toy):
-    ids = h2o.held_out(toy, 4, 100, seed=0)
-    assert ids.shape == (4, 100) and (ids[:, 0] == 0).all()
-    assert ids.equal(h2o.held_out(toy, 4, 100, seed=0)) and not ids.equal(h2o.held_out(toy, 4, 100, seed=1))
-
-
-def test_documents_in_a_batch_are_documents_alone(toy):
-    ids = h2o.held_out(toy, 3, 60, seed=0)
-    batch = h2o.forced(toy, h2o.policy("h2o", 6), ids, 30)
-    alone = [h2o.forced(toy, h2o.policy("h2o", 6), row[None], 30) for row in ids]
-    np.testing.assert_allclose(batch.nll, [float(one.nll[0]) for one in alone], atol=1e-5)
-    assert batch.predicted.tolist() == [one.predicted[0].tolist() for one in alone]
-
-
 def test_a_small_experiment(toy):
     found = h2o.experiment(
         toy,
@@ -619,17 +545,17 @@ def test_a_small_experiment(toy):
         budgets=(0.5, 0.2),
         recall_budgets=(0.2,),
         distances=(200,),
-        per=1,
+        questions=8,
     )
     plain = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert [figure["kind"] for figure in plain["figures"]] == ["Lines"] * 4 + ["Bars", "Table"]
     table = {(row[0], row[1]): row for row in plain["figures"][-1]["rows"]}
     assert len(table) == 1 + 2 * 4
-    full, own, local = (table[key][3] for key in (("full", 100), ("h2o", 20), ("local", 20)))
+    full, own, local = (table[key][3] for key in (("full", 100), ("H2O", 20), ("local window", 20)))
     assert found.value == pytest.approx((local - own) / (local - full), abs=0.02)
     assert (found.n, found.baseline, found.full, found.bar) == (6, 0.0, 1.0, 0.5)
     assert table["full", 100][4:7] == [1.0, 100.0, 100.0]
-    assert table["h2o", 20][2] == 6 and table["h2o", 20][6] == pytest.approx(100 * 6 / 59, abs=0.1)
+    assert table["H2O", 20][2] == 6 and table["H2O", 20][6] == pytest.approx(100 * 6 / 59, abs=0.1)
     # Random weights recall nothing, so nothing may be claimed.
     assert not found.holds and "is not shown here" in found.reason
     assert len(found.reason.split("\n")) == 5

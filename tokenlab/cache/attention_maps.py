@@ -78,9 +78,8 @@ def attend(model: LanguageModel, prompt: Prompt) -> Attended:
 
     ids, note = shortened(prompt.ids, len(model.opening)), prompt.note or ""
     if len(ids) < len(prompt.ids):
-        note = (
-            f"The prompt has {len(prompt.ids):,} tokens; for these maps {model.name} reads only the last {len(ids):,}."
-        )
+        length = len(prompt.ids) + prompt.dropped
+        note = f"The prompt has {length:,} tokens; for these maps {model.name} reads only the last {len(ids):,}."
     if len(ids) < 2:
         raise UserError("One token has nothing to look at but itself; please write a few words.")
     session = Session(model.torch)
