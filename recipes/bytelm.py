@@ -18,6 +18,8 @@ PLAN = train_lm.Plan(
     chars_per_token=1.0,
     vocabulary="one token per byte",
     recall_aim=False,
+    tried="The run was short: bytelm is there to be a second model with another vocabulary, not to recall. Steps up to "
+    "1,236 were made with an earlier form of the stories (fewer wordings, names put together from syllables).",
     stages=(
         train_lm.Stage(1800, 256, 4096, natural=0.4, twice=0.2),
         train_lm.Stage(500, 512, 8192, natural=0.4, twice=0.1),
