@@ -18,6 +18,7 @@ PLAN = train_lm.Plan(
     chars_per_token=1.0,
     vocabulary="one token per byte",
     recall_aim=False,
+    cases=10,
     tried="The run was short: bytelm is there to be a second model with another vocabulary, not to recall. Steps up to "
     "1,236 were made with an earlier form of the stories (fewer wordings, names put together from syllables).",
     stages=(

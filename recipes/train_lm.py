@@ -71,6 +71,7 @@ class Plan:
         Stage(3000, 256, 2048, twice=0.02, apart=True),
         Stage(450, 1024, 4096, twice=0.02, apart=True),
     )
+    cases: int = 30  # questions per kind and distance that the card reports
     # for the card
     vocabulary: str = "a byte-level BPE with 4,096 entries"
     recall_aim: bool = True
@@ -393,7 +394,7 @@ def export(plan: Plan, tokenizer, work: Path, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def measure(folder: Path, data: Path, work: Path, n: int = 30) -> dict:
+def measure(folder: Path, data: Path, work: Path, n: int) -> dict:
     """Everything the card reports, measured on the exported files: recall, bits per byte, references, samples."""
     import lm_references
     from transformers import AutoModelForCausalLM
@@ -497,7 +498,7 @@ def main(description: str, plan: Plan, new_tokenizer) -> None:
         train(plan, tokenizer, args.data, args.work, args.minutes)
         return
     export(plan, tokenizer, args.work, args.export)
-    found = measure(args.export, args.data, args.work)
+    found = measure(args.export, args.data, args.work, plan.cases)
     (args.work / "tables.md").write_text(tables(found))
     model_card.write(args.export, plan, args.work, found, tables(found))
     print((args.export / "card.md").read_text("utf-8"))
