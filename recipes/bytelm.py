@@ -22,8 +22,8 @@ PLAN = train_lm.Plan(
     tried="The run was short: bytelm is there to be a second model with another vocabulary, not to recall. Steps up to "
     "1,236 were made with an earlier form of the stories (fewer wordings, names put together from syllables).",
     stages=(
-        train_lm.Stage(1800, 256, 4096, natural=0.4, twice=0.2),
-        train_lm.Stage(500, 512, 8192, natural=0.4, twice=0.1),
+        train_lm.Stage(1500, 256, 4096, natural=0.4, twice=0.2),
+        train_lm.Stage(400, 512, 8192, natural=0.4, twice=0.1),
         train_lm.Stage(150, 1024, 8192, natural=0.4),
         train_lm.Stage(60, 2048, 8192, natural=0.4, twice=0.02),
     ),

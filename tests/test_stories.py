@@ -121,11 +121,18 @@ def test_length_and_facts_are_as_asked():
 def test_most_facts_in_both_splits_and_too_many_is_refused():
     for split in stories.SPLITS:
         for seed in range(200):
-            assert len(stories.story(seed, split, facts=stories.MAX_FACTS).questions) == stories.MAX_FACTS
+            kinds = (None, 1, 2)[seed % 3]
+            assert len(stories.story(seed, split, facts=stories.MAX_FACTS, kinds=kinds).questions) == stories.MAX_FACTS
     with pytest.raises(ValueError, match="1 to 16 facts"):
         stories.story(0, facts=17)
     with pytest.raises(ValueError, match="split"):
         stories.story(0, "dev")
+
+
+def test_facts_of_one_kind_only():
+    for seed in range(50):
+        kinds = {question.kind for question in stories.story(seed, facts=5, kinds=1).questions}
+        assert len({stories.QUESTIONS[kind][0] for kind in kinds}) == 1
 
 
 def test_plain_ascii_and_no_open_slots():

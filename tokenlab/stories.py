@@ -497,7 +497,7 @@ class _World:
             slots["thing"] = self.things.pop()
             slots["place"] = self._fresh(_allowed(slots["thing"], "place", self.split))
         elif group == "home":
-            slots["town"] = self.towns.pop()
+            slots["town"] = self.towns.pop() if self.towns else invented(rng, self.split) + rng.choice(TOWN_ENDS)
         elif group == "count":
             slots["counted"], slots["number"] = self.counted.pop(), self._fresh(NUMBERS)
         elif group == "code":
