@@ -69,7 +69,7 @@ class Plan:
         Stage(19, 128, 4096, apart=True),
         Stage(4000, 128, 2048, natural=0.15, twice=0.02, apart=True),
         Stage(3000, 256, 2048, twice=0.02, apart=True),
-        Stage(300, 1024, 4096, twice=0.02, apart=True),
+        Stage(223, 1024, 4096, twice=0.02, apart=True),
     )
     cases: int = 30  # questions per kind and distance that the card reports
     # for the card

@@ -50,7 +50,7 @@ from tokenlab.views import AttentionMaps, Lines, Note, Retention, Series, Table
 ATTENTION, POLICIES, BUDGETS = PARTS = ("Attention", "Cache policies", "Against budget")
 SECONDS = 120  # a checkpoint of the Hub takes its time
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-EXAMPLE = trials.example(10)
+EXAMPLE = trials.example(17)
 ONNX = "full, ONNX"
 ONNX_HELP = "The same model with its full cache as an exported graph, which no policy can reach into."
 

@@ -251,7 +251,7 @@ class Result:
     together: Lines | None = None
 
 
-EXAMPLE = trials.example(447)
+EXAMPLE = trials.example(21)
 
 
 def run(
