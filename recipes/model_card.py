@@ -45,10 +45,8 @@ def verdict(found: dict, recall_aim: bool) -> str:
     return " ".join(parts)
 
 
-def write(
-    folder: Path, plan, work: Path, found: dict, tables: str, vocabulary: str, tried: str, recall_aim: bool
-) -> None:
-    """folder/card.md; found: what train_lm.measure gives."""
+def write(folder: Path, plan, work: Path, found: dict, tables: str) -> None:
+    """folder/card.md; found: what train_lm.measure gives; tables: its numbers as Markdown."""
     import torch
 
     state = torch.load(work / "checkpoint.pt")
