@@ -214,7 +214,7 @@ def against_budget(model: LanguageModel, chosen: Sequence[Policy], n: int, seed:
     cases = trials.recall_cases(model, n, seed)
     total = 1 + len(SHARES) * (len(chosen) - 1)
     scores: dict[tuple[str, float], Score] = {}
-    where = f"n = {n} held-out stories, seed {seed}"
+    where = f"n = {n} new stories, seed {seed}"
     for policy, share in runs(chosen):
         guard.check_time()
         scores[policy.name, share] = trials.score(model, policy, share, cases, seed)

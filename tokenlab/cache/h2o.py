@@ -31,9 +31,9 @@ ranks the prompt's tokens by attention per query, $s_j / (T - j)$, mean over lay
 counts for each how many other tokens stand within five places of its occurrences. That count follows how often the
 token occurs.
 
-**What is measured.** 64 stories that the model was not trained on, cut to equal length. The first half is read at
-once, the second one token at a time. Fixed before the run: the claim holds if with a budget of 20 % H2O wins back at
-least half of the perplexity that a local window of the same size loses, and the 95 % interval (bootstrap over stories)
+**What is measured.** 64 stories that the model was not trained on, in wordings that it knows, cut to
+equal length. The first half is read at once, the second one token at a time. Fixed before the run: the claim holds if
+with a budget of 20 % H2O wins back at least half of the perplexity that a local window of the same size loses, and the 95 % interval (bootstrap over stories)
 of its lead over the local window lies above zero; provided that the model with its full cache answers 90 % of recall
 questions, because a model that does not look back cannot tell a good cache from a bad one. Beside it, as details:
 recall by policy; whether perplexity rises more without the heaviest tenth of the prompt than without a random tenth;
