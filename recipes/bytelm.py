@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 PLAN = train_lm.Plan(
     vocab=len(train_lm.SPECIAL) + 256,
-    context=2048,
+    context=1024,
     chars_per_token=1.0,
     vocabulary="one token per byte",
     recall_aim=False,
@@ -24,8 +24,7 @@ PLAN = train_lm.Plan(
     stages=(
         train_lm.Stage(1500, 256, 4096, natural=0.4, twice=0.2),
         train_lm.Stage(400, 512, 8192, natural=0.4, twice=0.1),
-        train_lm.Stage(150, 1024, 8192, natural=0.4),
-        train_lm.Stage(60, 2048, 8192, natural=0.4, twice=0.02),
+        train_lm.Stage(133, 1024, 8192, natural=0.4),
     ),
 )
 

@@ -173,7 +173,7 @@ def test_recall_at_all_budgets(monkeypatch):
     monkeypatch.setattr(compare, "SHARES", (0.05, 0.2, 1.0))
     *partial, result = run(BUDGETS, n=4, compared=("H2O",), seed=5)
     assert len(partial) == 6 and len(result.scores.rows) == 7
-    assert "1 of 7 runs" in partial[0].scores.note and "n = 4 held-out stories, seed 5" in result.scores.note
+    assert "1 of 7 runs" in partial[0].scores.note and "n = 4 new stories, seed 5" in result.scores.note
     assert [s.name for s in result.recall.series] == ["full", "random", "H2O", "guess"]
     full, random, _, guess = result.recall.series
     assert guess.x == full.x == random.x == (5, 20, 100) and len(set(full.y)) == 1 and 0 < guess.y[0] <= 50

@@ -319,7 +319,7 @@ def test_tables_by_hand(toy):
 
 
 def test_a_case_is_cut_before_the_question_and_ends_with_the_answer(toy):
-    story = stories.recall_case(7, "who", "test", 300)
+    story = stories.recall_case(7, "who", trials.SPLIT, 300)
     question = story.questions[0]
     one = trials.case(toy, 7, "who", 300)
     data = story.text.encode()

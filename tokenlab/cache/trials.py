@@ -441,9 +441,9 @@ class Case:
     chance: float
 
 
-def case(model: LanguageModel, seed: int, kind: str, aim: int) -> Case:
+def case(model: LanguageModel, seed: int, kind: str, aim: int, split: str = SPLIT) -> Case:
     """One story of tokenlab.stories.recall_case as ids. UserError: it does not fit into the context."""
-    story = stories.recall_case(seed, kind, SPLIT, aim)
+    story = stories.recall_case(seed, kind, split, aim)
     question, found = story.questions[0], model.prompt(story.text)
     if found.dropped:
         raise UserError(
@@ -465,11 +465,13 @@ def case(model: LanguageModel, seed: int, kind: str, aim: int) -> Case:
     )
 
 
-def recall_cases(model: LanguageModel, n: int, seed: int, distances: Sequence[int] = (400,)) -> list[Case]:
+def recall_cases(
+    model: LanguageModel, n: int, seed: int, distances: Sequence[int] = (400,), split: str = SPLIT
+) -> list[Case]:
     """`n` different stories: all kinds of questions in turn, each kind at all distances (characters) in turn."""
     kinds = stories.KINDS
     return [
-        case(model, 1_000_000 * seed + i, kinds[i % len(kinds)], distances[i // len(kinds) % len(distances)])
+        case(model, 1_000_000 * seed + i, kinds[i % len(kinds)], distances[i // len(kinds) % len(distances)], split)
         for i in range(n)
     ]
 
@@ -530,7 +532,7 @@ def score(
     return Score(nll, right, slots, kv_bytes / len(cases), time.perf_counter() - started)
 
 
-def held_out(model: LanguageModel, n: int, length: int, seed: int) -> Tensor:
+def held_out(model: LanguageModel, n: int, length: int, seed: int, split: str = SPLIT) -> Tensor:
     """`n` stories as ids, long (n, length): cut, so that they batch without padding.
 
     Half of them ask at the end, half along the way, as in training. UserError: more tokens than the context."""
@@ -541,7 +543,7 @@ def held_out(model: LanguageModel, n: int, length: int, seed: int) -> Tensor:
     rows: list[np.ndarray] = []
     for draw in count(1_000_000 * seed):
         guard.check_time()
-        ids = model.prompt(stories.story(draw, SPLIT, chars=900, facts=8, ask=("end", "along")[draw % 2]).text).ids
+        ids = model.prompt(stories.story(draw, split, chars=900, facts=8, ask=("end", "along")[draw % 2]).text).ids
         if len(ids) >= length:
             rows.append(ids[:length])
         if len(rows) == n:
