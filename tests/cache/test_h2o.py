@@ -558,4 +558,4 @@ def test_a_small_experiment(toy):
     assert table["H2O", 20][2] == 6 and table["H2O", 20][6] == pytest.approx(100 * 6 / 59, abs=0.1)
     # Random weights recall nothing, so nothing may be claimed.
     assert not found.holds and "is not shown here" in found.reason
-    assert len(found.reason.split("\n")) == 5
+    assert len(found.reason.split("\n")) == 6
