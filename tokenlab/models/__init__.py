@@ -13,6 +13,7 @@ bundled model instead, which is the faster way where nobody looks inside; `gener
 | intake.py | the checks of a checkpoint of unknown origin, and the strict way to load it |
 | hub.py | config.json, safetensors and tokenizer.json from the Hub: sizes first, no login |
 | onnx.py | export with the key-value cache, sessions, greedy generation |
+| byte_model.py | the interface of models that predict bytes, and a byte-vocabulary model through it |
 
 A bundled model is a folder assets/models/<name> as transformers saves it, so that
 `AutoModelForCausalLM.from_pretrained` opens it too, with model.onnx and card.md in it; recipes/ made it.

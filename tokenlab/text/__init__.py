@@ -13,6 +13,8 @@ One file per paper:
 
 - `less_is_better.py`: Rethinking Tokenization, the Less-is-Better model
 - `data_mixture.py`: Data Mixture Inference, what BPE tokenizers reveal about their training data
+- `byte_probabilities.py`: Exact Byte-Level Probabilities, a token model as the same model of bytes; its shared
+  interface for models that predict bytes is `tokenlab/models/byte_model.py`
 
-Still to come: adt, compoundpiece, byte-probabilities, dahsf, xgrammar, dynamic-tokenization, zett.
+Still to come: adt, compoundpiece, dahsf, xgrammar, dynamic-tokenization, zett.
 """
