@@ -51,7 +51,9 @@ def test_the_catalogue_searches_and_filters(open_page):
     page.get_by_label("Search").fill("heavy memory tokens")
     assert 0 < cards.count() < 72
     page.get_by_label("Search").fill("H2O")
-    assert cards.first.locator("h3").inner_text() == "H2O" and cards.first.locator("h3 a").count() == 0
+    assert cards.first.locator("h3").inner_text() == "H2O" and cards.first.locator("h3 a").count() == 1
+    page.get_by_label("Search").fill("Keyformer")
+    assert cards.first.locator("h3").inner_text() == "Keyformer" and cards.first.locator("h3 a").count() == 0
     page.get_by_label("Search").fill("")
     page.get_by_label("Family").select_option("text")
     assert cards.count() == len(catalog.of_family("text"))
