@@ -161,9 +161,7 @@ def _refuse_unknown(module: nn.Module, attention_mask: Tensor | None, extras: di
     found = [name for name in UNKNOWN if extras.get(name) is not None]
     if found or not getattr(module, "is_causal", True):
         what = found[0] if found else "an encoder"
-        raise UserError(
-            f"This model's attention has {what}, which cannot be looked into here; please choose another."
-        )
+        raise UserError(f"This model's attention has {what}, which cannot be looked into here; please choose another.")
     if attention_mask is not None and attention_mask.ndim != 2:
         raise ValueError("an evicting cache needs the 2-D padding mask (B, columns), not a prepared 4-D one")
 
