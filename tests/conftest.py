@@ -61,3 +61,14 @@ def app() -> Iterator[App]:
     running = App()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch with one thread, so that sums are added up in the same order however wide the machine is."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

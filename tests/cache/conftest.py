@@ -9,11 +9,8 @@ from tokenlab.text import sources
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def with_one_thread(one_thread):
+    """All tests of the family."""
 
 
 @pytest.fixture(scope="session")

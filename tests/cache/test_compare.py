@@ -22,7 +22,7 @@ ALONE = {"prompt": PROMPT, "later": ""}
 def known(monkeypatch, build):
     known = {"tinylm": build(), "bytelm": build(vocabulary=100), "hub:o/short": build(context=48)}
     monkeypatch.setattr(models, "causal_lm", known.__getitem__)
-    monkeypatch.setattr(compare, "has_onnx", lambda model: False)
+    monkeypatch.setattr(models, "has_onnx", lambda model: False)
 
 
 def filled(result: compare.Result) -> list[str]:
@@ -133,7 +133,7 @@ def test_the_answer_is_judged_where_it_is_known():
 
 
 def test_an_exported_graph_is_one_more_row(monkeypatch):
-    monkeypatch.setattr(compare, "has_onnx", lambda model: True)
+    monkeypatch.setattr(models, "has_onnx", lambda model: True)
     monkeypatch.setattr(compare, "by_onnx", lambda model, ids, n: ([10, 65], 1.5))
     *_, result = run(POLICIES, **ALONE, new_tokens=2, compared=())
     name, output, differs, agreement = result.outcome.rows[-1]
@@ -160,7 +160,7 @@ def test_what_the_exported_graph_writes(build, monkeypatch):
             return logits[:, -feed["ids"].shape[1] :], seen.reshape(1, 1, -1, 1).astype(np.float32)
 
     monkeypatch.undo()
-    assert not compare.has_onnx(toy)
+    assert not models.has_onnx(toy)
     monkeypatch.setattr(models, "onnx_session", lambda name: Graph())
     told = trials.task(toy, PROMPT, "", 5)
     tokens, milliseconds = compare.by_onnx(toy, told.ids, 5)

@@ -159,7 +159,7 @@ def side_by_side(
                 same = trials.first_difference(trace.new, full) is None
                 agreements[name] = 1.0 if same else trials.agreement(model, methods[name], told, full)
         yield policy_views(model, told, traces, agreements, budget)
-    if has_onnx(model):
+    if models.has_onnx(model):
         yield policy_views(model, told, traces, agreements, budget, by_onnx(model, told.ids, n))
 
 
@@ -185,11 +185,6 @@ def policy_views(
         costs=dataclasses.replace(costs, help=costs.help | sentences),
         memory=trials.memory(traces),
     )
-
-
-def has_onnx(model: LanguageModel) -> bool:
-    """Whether a bundled model comes with an exported graph."""
-    return model.name in models.CAUSAL_LMS and (models.FOLDER / model.name / "model.onnx").exists()
 
 
 def by_onnx(model: LanguageModel, ids: np.ndarray, n: int) -> tuple[list[int], float | None]:

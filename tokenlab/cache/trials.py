@@ -42,8 +42,7 @@ SINKS = 4  # first tokens that "sink + local" never evicts (StreamingLLM, Xiao e
 EVERY = 1.0  # seconds between partial results
 BATCH = 32  # stories read at once
 # Stories that no model was trained on, but with the names and wordings of the training: what is lost under a policy is
-# then lost by the cache, not for want of generalization (tinylm answers 98 % of these questions with its full cache,
-# and 81 % where names and wordings are new to it).
+# then lost by the cache, not for want of generalization (card.md of tinylm says how much it recalls in either kind).
 SPLIT = "train"
 
 

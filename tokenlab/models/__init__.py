@@ -242,6 +242,13 @@ def onnx_session(name: str) -> onnxruntime.InferenceSession:
     return onnx.session(FOLDER / name)
 
 
+def has_onnx(model: LanguageModel) -> bool:
+    """Whether this is a bundled model that comes with its graph."""
+    from tokenlab.models import onnx
+
+    return model.name in CAUSAL_LMS and (FOLDER / model.name / onnx.GRAPH).exists()
+
+
 def generate(model: LanguageModel, ids: np.ndarray, new_tokens: int) -> Iterator[int]:
     """Greedy decoding where nobody looks inside: the most likely next ids after `ids` (n,), one by one.
 
@@ -250,7 +257,7 @@ def generate(model: LanguageModel, ids: np.ndarray, new_tokens: int) -> Iterator
     context has room for; time is up."""
     from tokenlab.models import onnx
 
-    if model.name in CAUSAL_LMS and (FOLDER / model.name / onnx.GRAPH).exists():
+    if has_onnx(model):
         return onnx.generate(onnx_session(model.name), ids, new_tokens, model.end)
     return _generate_torch(model, ids, new_tokens)
 

@@ -100,9 +100,7 @@ class Network:
         from tokenlab.models import onnx
 
         self.context = model.context
-        folder = models.FOLDER / model.name
-        shipped = model.name in models.CAUSAL_LMS and (folder / onnx.GRAPH).exists()
-        if shipped:
+        if models.has_onnx(model):
             graph = models.onnx_session(model.name)
             self._run = lambda ids, past: onnx.step(graph, ids, past)
             self._repeat = lambda tensor, rows: np.repeat(tensor, rows, axis=0)
