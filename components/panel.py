@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -258,8 +259,7 @@ def _bar(
 
 def _shown_values(bar: Any) -> Any:
     """The values of the run that the page shows, as the run bar holds them in the browser."""
-    data = bar.get("data") if isinstance(bar, dict) else None
-    return data.get("values") if isinstance(data, dict) else None
+    return json.loads(bar["data"]).get("values") if isinstance(bar, dict) else None
 
 
 def _python(value: Any) -> Any:

@@ -24,6 +24,13 @@ def test_the_stored_run_is_there_at_once(open_page, slug):
     assert page.locator(".tl-problem:visible").count() == 0
 
 
+@pytest.mark.parametrize("slug", [s for s in LIVE if hasattr(catalog.find(s).module(), "LIVE")])
+def test_a_panel_that_answers_while_one_types_waits_for_typing(open_page, slug):
+    page = open_page(f"?v=1&sys={slug}")
+    page.wait_for_timeout(2500)  # text boxes report a change when they appear
+    assert page.locator(".tl-badge").inner_text() == "stored run"
+
+
 @pytest.mark.parametrize("slug", LIVE)
 def test_run_gives_the_same_kinds_of_views(open_page, slug):
     page = open_page(f"?v=1&sys={slug}")
