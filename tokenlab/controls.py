@@ -174,6 +174,20 @@ class Tokenizers(Control):
 
 
 @dataclass(frozen=True)
+class Picture(Control):
+    """A reference to a picture (tokenlab.pictures reads it): "photo:NAME", "scene:SEED" or "upload:HASH".
+
+    The widget also takes an uploaded file; the endpoint and the command line also take "data:image/...;base64,..."."""
+
+    def check(self, value: Any) -> str:
+        from tokenlab import pictures  # late: Pillow is imported only where pictures are
+
+        if not isinstance(value, str) or not value.strip():
+            raise self._refuse("this wants a picture")
+        return pictures.check_ref(value.strip())
+
+
+@dataclass(frozen=True)
 class Model(Control):
     """A checkpoint: a bundled one by name, or `hub:owner/name`. `kind`: what sort of model the system needs."""
 

@@ -293,9 +293,147 @@ class Retention(View):
         return f"{self.title}: {'; '.join(parts)} (mean over layers and heads)."
 
 
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture with a name. png: in base64; facts: what stands below it, heading -> text or number;
+    mark: a word that stands beside the name, such as "right" or "wrong"."""
+
+    name: str
+    png: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    mark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures(View):
+    """Pictures of one subject, all of the same shape. slide: the first one can be laid over any other, with an edge
+    that moves; else they only stand side by side. Pixels are drawn as squares, never smoothed."""
+
+    items: tuple[Picture, ...]
+    slide: bool = False
+
+    def alt(self) -> str:
+        parts = [" ".join([item.name, item.mark]).strip() for item in self.items]
+        return f"{self.title}: {len(self.items)} pictures, {', '.join(parts)}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchRow:
+    """What one method does to the patches of a picture. The patches lie on the view's grid, row by row.
+
+    left[patch]: the layer of the language model before which the patch is removed; 0: it never gets there, -1: it
+    stays to the end. groups[patch]: patches of the same number went on as one token; -1, or no groups at all: the
+    patch was not merged. scores[patch]: what the method ranked them by, None where it did not look; unit: of the
+    scores. facts and mark: as of a Picture."""
+
+    name: str
+    left: tuple[int, ...]
+    groups: tuple[int, ...] = ()
+    scores: tuple[float | None, ...] = ()
+    unit: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    mark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchOverlay(View):
+    """A picture, method by method, with what is removed dimmed and what is merged in one colour, at any layer.
+
+    png: in base64; grid: (rows, columns) of patches over the whole picture; layers: of the language model.
+    marked: patches with an outline of their own (those that the question is about), and what they are called."""
+
+    png: str
+    grid: tuple[int, int]
+    layers: int
+    rows: tuple[PatchRow, ...]
+    marked: tuple[int, ...] = ()
+    marked_name: str = ""
+
+    def alt(self) -> str:
+        count = self.grid[0] * self.grid[1]
+        parts = []
+        for row in self.rows:
+            parts.append(f"{row.name} keeps {sum(x == -1 for x in row.left)} of {count} patches {row.mark}".strip())
+        return f"{self.title}: {'; '.join(parts)}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchMap:
+    """A weight per patch. png: a grey 8-bit PNG in base64, one pixel per patch, 255 * sqrt(weight / most);
+    most: the largest weight; facts: numbers about it, such as its entropy."""
+
+    name: str
+    png: str
+    most: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchMaps(View):
+    """Heat maps over one picture: all of them small, one of them large.
+
+    png: in base64; grid: (rows, columns) of patches; maps[line][k]: lines are, for instance, layers, and k heads.
+    lines: the name of each line. chosen: (line, k), large at first. unit: of the weights."""
+
+    png: str
+    grid: tuple[int, int]
+    lines: tuple[str, ...]
+    maps: tuple[tuple[PatchMap, ...], ...]
+    chosen: tuple[int, int] = (0, 0)
+    unit: str = ""
+
+    def alt(self) -> str:
+        count = sum(map(len, self.maps))
+        line, k = self.chosen
+        return f"{self.title}: {count} maps of {self.grid[0]} by {self.grid[1]} patches; {self.maps[line][k].name} first."
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeLevel:
+    """One codebook, or one level of a residual quantiser: what it says of a picture and how it is used.
+
+    ids[token]: the code of each token, row by row; size: entries of the codebook; counts[code]: how often the code
+    came up in `counted` held-out tokens; x, y: where the entries lie in the plane of their two main directions;
+    decoded[code]: the tile of the view's sheet that the code alone decodes to, -1 where there is none;
+    nearest[code]: tiles of the patches whose vectors lie closest to it."""
+
+    name: str
+    ids: tuple[int, ...]
+    size: int
+    counts: tuple[int, ...]
+    counted: int
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    decoded: tuple[int, ...] = ()
+    nearest: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codes(View):
+    """A picture as codes: its token grid, and the codebook as a map; pointing at one shows the other.
+
+    png: the decoded picture in base64; grid: (rows, columns) of tokens; levels: at least one. sheet: a PNG in base64
+    of square tiles of `tile` pixels, `across` in a row, that `decoded` and `nearest` count into."""
+
+    png: str
+    grid: tuple[int, int]
+    levels: tuple[CodeLevel, ...]
+    sheet: str = ""
+    tile: int = 8
+    across: int = 32
+
+    def alt(self) -> str:
+        parts = [f"{level.name} uses {len(set(level.ids))} of its {level.size} codes here" for level in self.levels]
+        return f"{self.title}: {self.grid[0]} by {self.grid[1]} tokens; {'; '.join(parts)}."
+
+
 KINDS: dict[str, type[View]] = {
     cls.__name__: cls
-    for cls in (Note, TokenStrip, Replay, Table, Bars, Lines, HeatMap, Tree, Made, AttentionMaps, Retention)
+    for cls in (
+        *(Note, TokenStrip, Replay, Table, Bars, Lines, HeatMap, Tree, Made, AttentionMaps, Retention),
+        *(Pictures, PatchOverlay, PatchMaps, Codes),
+    )
 }
 
 
