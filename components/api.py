@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from tokenlab import catalog, guard, limits, spec
-from tokenlab.controls import Control, Number, Slider, Tokenizers
+from tokenlab.controls import Control, Number, Picture, Slider, Tokenizers
 from tokenlab.errors import UserError
 
 QUICK_LANE = "quick"  # what answers while the user types does not wait behind minute-long runs
@@ -72,6 +72,14 @@ def _sentence(control: Control) -> str:
 
         built_in = ", ".join(ref for _, ref in sources.builtin())
         parts.append(f"{control.least} to {control.most} of {built_in}, tiktoken:NAME, hub:OWNER/NAME")
+    if isinstance(control, Picture):
+        from tokenlab import pictures
+
+        photos = ", ".join(f"photo:{name}" for name in pictures.PHOTOS)
+        kinds = ", ".join(pictures.FORMATS)
+        parts.append(
+            f"{photos}, scene:SEED (0 to 2147483647), or a file of yours as data:image/png;base64,... ({kinds})"
+        )
     return ". ".join(part for part in parts if part)
 
 

@@ -63,6 +63,8 @@ def widget(field: Field, value: Any, visible: bool, key: str) -> Widget:
             component = gr.CheckboxGroup(list(control.options), value=list(value), **common)
         case controls.Tokenizers():
             return _tokenizers(field, list(value), common)
+        case controls.Picture():
+            return _picture(field, value, common)
         case controls.Model():
             from tokenlab import models
 
@@ -106,6 +108,19 @@ def _tokenizers(field: Field, refs: list[str], common: dict[str, Any]) -> Widget
     return _with_upload(field, box, "Upload tokenizer.json, .model or .tiktoken", receive, common)
 
 
+def _picture(field: Field, ref: str, common: dict[str, Any]) -> Widget:
+    common["info"] = common["info"] or "Choose from the list, or type scene: and a number and press Enter."
+
+    def receive(path: str, _: str) -> Any:
+        from tokenlab import pictures
+
+        ref = pictures.register_path(path)
+        return gr.update(choices=_pictures(ref), value=ref)
+
+    box = gr.Dropdown(_pictures(ref), value=ref, allow_custom_value=True, **common)
+    return _with_upload(field, box, "Upload a picture", receive, common)
+
+
 def _with_upload(
     field: Field, box: gr.components.Component, label: str, receive: Callable[[str, Any], Any], common: dict[str, Any]
 ) -> Widget:
@@ -145,15 +160,25 @@ def _choices(refs: list[str]) -> list[tuple[str, str]]:
     from tokenlab.text import sources
 
     offered = [*sources.builtin(), *sources.optional()]
+    return _with_chosen(offered, refs, sources.label)
+
+
+def _pictures(ref: str) -> list[tuple[str, str]]:
+    """What the menu offers: photographs, a few drawn scenes, and what is chosen."""
+    from tokenlab import pictures
+
+    return _with_chosen(pictures.offered(), [ref], pictures.label)
+
+
+def _with_chosen(offered: list[tuple[str, str]], refs: list[str], label: Callable[[str], str]) -> list[tuple[str, str]]:
+    """`offered`, and behind it the references that are not in it."""
     known = {ref for _, ref in offered}
-    return [*offered, *((_label(ref), ref) for ref in refs if ref not in known)]
+    return [*offered, *((_label(ref, label), ref) for ref in refs if ref not in known)]
 
 
-def _label(ref: str) -> str:
-    """The name of a tokenizer; what a user has typed wrongly keeps its words until the run says what is wrong."""
-    from tokenlab.text import sources
-
+def _label(ref: str, label: Callable[[str], str]) -> str:
+    """label(ref); what a user has typed wrongly keeps its words until the run says what is wrong."""
     try:
-        return sources.label(ref)
+        return label(ref)
     except UserError:
         return ref

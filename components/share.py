@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenlab import catalog, limits, spec
-from tokenlab.controls import Text, Tokenizers
+from tokenlab.controls import Picture, Text, Tokenizers
 from tokenlab.errors import UserError
 
 VERSION = "1"
@@ -87,7 +87,7 @@ def as_python(slug: str, values: dict[str, Any]) -> str:
     # A run that streams is a generator; its last result is the whole one.
     result = "*_, result" if inspect.isgeneratorfunction(run) else "result"
     call = "\n".join([f"{result} = {module}.run(", *changed, ")"]) if changed else f"{result} = {module}.run()"
-    return f"from {package} import {module}\n\n{_recipes(shown, values)}{call}\n"
+    return f"from {package} import {module}\n\n{_recipes(shown, values)}{_uploads(shown, values)}{call}\n"
 
 
 def _recipes(fields: list[spec.Field], values: dict[str, Any]) -> str:
@@ -100,6 +100,27 @@ def _recipes(fields: list[spec.Field], values: dict[str, Any]) -> str:
     return "\n".join(["from tokenlab.text import training", "", *lines, "", ""]) if lines else ""
 
 
+def _uploads(fields: list[spec.Field], values: dict[str, Any]) -> str:
+    """A comment for each upload: another process does not have it until it is registered there."""
+    lines = []
+    for field in fields:
+        register = "tokenlab.pictures" if isinstance(field.control, Picture) else "tokenlab.text.sources"
+        for ref in filter(_is_upload, _refs(field, values)):
+            lines.append(f"# {ref} is a file of yours: first call {register}.register_path with its path.\n")
+    return "".join(lines)
+
+
+def _refs(field: spec.Field, values: dict[str, Any]) -> list[str]:
+    """The references in a value: of one picture, of several tokenizers, none in other values."""
+    if isinstance(field.control, Picture):
+        return [values[field.name]]
+    return list(values[field.name]) if isinstance(field.control, Tokenizers) else []
+
+
+def _is_upload(ref: str) -> bool:
+    return ref.startswith(("file:", "upload:"))
+
+
 def _portable(fields: tuple[spec.Field, ...], state: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Without uploads, which do not travel; with the recipes of trained tokenizers, which do."""
     from tokenlab.text import training
@@ -107,11 +128,11 @@ def _portable(fields: tuple[spec.Field, ...], state: dict[str, Any]) -> tuple[di
     left_out: list[str] = []
     made: dict[str, Any] = {}
     for field in fields:
-        if not isinstance(field.control, Tokenizers) or field.name not in state:
+        if not isinstance(field.control, Picture | Tokenizers) or field.name not in state:
             continue
         kept = []
-        for ref in state[field.name]:
-            if ref.startswith("file:"):
+        for ref in _refs(field, state):
+            if _is_upload(ref):
                 left_out.append("the uploaded file (uploads stay on the server that they were sent to)")
             elif ref.startswith("trained:"):
                 recipe = training.recipe_json(ref)
@@ -122,9 +143,10 @@ def _portable(fields: tuple[spec.Field, ...], state: dict[str, Any]) -> tuple[di
                     kept.append(ref)
             else:
                 kept.append(ref)
-        state[field.name] = kept
-        if len(kept) < field.control.least:
+        if len(kept) < getattr(field.control, "least", 1):
             state.pop(field.name)
+        elif isinstance(field.control, Tokenizers):
+            state[field.name] = kept
     return ({**state, "made": made} if made else state), left_out
 
 

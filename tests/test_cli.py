@@ -57,6 +57,27 @@ def test_run_on_files_of_ones_own(tmp_path):
     assert [len(row["starts"]) for row in json.loads(done.stdout)["strip"]["rows"]] == [6, 3]
 
 
+def test_a_picture_may_be_a_path_on_the_command_line(tmp_path):
+    from types import SimpleNamespace
+    from typing import Annotated
+
+    from PIL import Image
+
+    from tokenlab import cli, pictures
+    from tokenlab.controls import Picture, Text
+
+    def toy(picture: Annotated[str, Picture("Picture")] = "photo:coffee", text: Annotated[str, Text("Text")] = ""): ...
+
+    module, path = SimpleNamespace(run=toy), tmp_path / "a picture=1.png"
+    Image.new("RGB", (5, 4)).save(path)
+    values = cli._values(module, [f"picture={path}", f"text={path}"])
+    assert values["text"] == str(path) and values["picture"].startswith("upload:")
+    assert pictures.load(values["picture"]).shape == (4, 5, 3)
+    data = "data:image/png;base64," + "A" * 5_000  # far longer than a path may be
+    assert cli._values(module, ["picture=scene:3"]) == {"picture": "scene:3"}
+    assert cli._values(module, [f"picture={data}"]) == {"picture": data}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tokenlab.controls import Choice, Choices, Model, Number, Seed, Slider, Switch, Text, Tokenizers
+from tokenlab.controls import Choice, Choices, Model, Number, Picture, Seed, Slider, Switch, Text, Tokenizers
 from tokenlab.errors import UserError
 
 BUDGET = Slider("Budget", minimum=0.05, maximum=1.0, step=0.05)
@@ -30,6 +30,10 @@ MODE = Choice("Mode", options=("full", "local"))
         (Tokenizers("Tokenizers"), ["bytes", "words", "bytes"], ("bytes", "words")),
         (Tokenizers("Tokenizers"), ["bytes", "gpt2/x.y"], ("bytes", "hub:gpt2/x.y")),
         (Tokenizers("Tokenizers"), ["mistral V7", "Words"], ("mistral-v7", "words")),
+        (Picture("Picture"), " photo:chelsea ", "photo:chelsea"),
+        (Picture("Picture"), "Cat", "photo:chelsea"),
+        (Picture("Picture"), "scene:7", "scene:7"),
+        (Picture("Picture"), "upload:0123456789abcdef", "upload:0123456789abcdef"),
         (Model("Model"), " tinylm ", "tinylm"),
         (Model("Model"), "owner/name", "hub:owner/name"),
     ],
@@ -62,6 +66,10 @@ def test_good_values_come_back_in_their_type(control, given, value):
         (Tokenizers("Tokenizers", least=1, most=1), ["bytes", "words"], "choose 1 tokenizer"),
         (Tokenizers("Tokenizers"), ["bytes", "../../etc/passwd"], "owner/name"),
         (Tokenizers("Tokenizers"), 5, "list of names"),
+        (Picture("Picture"), "", "wants a picture"),
+        (Picture("Picture"), {"path": "/etc/passwd"}, "wants a picture"),
+        (Picture("Picture"), "assets/style.css", "no picture"),
+        (Picture("Picture"), "data:image/png;base64,AAAA", "save it as PNG"),
         (Model("Model"), "gpt9", "choose one of tinylm, bytelm or hub:owner/name"),
         (Model("Model"), "hub:../../etc", "owner/name"),
         (Model("Model"), "", "name of a model"),
@@ -83,3 +91,38 @@ def test_a_long_text_without_latin_spaces_is_no_endless_word():
 def test_hints_are_what_endpoints_announce():
     assert (LAYERS.hint, BUDGET.hint, Text("x").hint) == (int, float, str)
     assert MODE.hint.__args__ == ("full", "local")
+
+
+def test_no_path_is_ever_read_from_a_value(tmp_path):
+    """Only the command line takes paths; what comes over a link or an endpoint ends here."""
+    from tokenlab import pictures
+
+    path = tmp_path / "mine.png"
+    path.write_bytes(b"not opened, else the sentence would speak of the file")
+    for value in (str(path), f"file://{path}", f"photo:{path}", f"upload:{path}", f"@{path}"):
+        with pytest.raises(UserError, match="There is no picture"):
+            pictures.load(Picture("Picture").check(value))
+
+
+def test_the_widget_of_a_picture_takes_an_upload_and_shows_it_by_name(tmp_path):
+    import gradio as gr
+    import numpy as np
+    from PIL import Image
+
+    from components.controls import widget
+    from tokenlab import pictures
+    from tokenlab.spec import Field
+
+    field = Field("picture", Picture("Picture"), "photo:astronaut")
+    with gr.Blocks() as demo:
+        made = widget(field, "scene:99", True, "toy")
+    assert made.component.value == "scene:99" and made.component.choices[-1] == ("Scene 99", "scene:99")
+    assert {*pictures.offered()} < {*made.component.choices} and len(made.extra) == 2
+    (take,) = [event.fn for event in demo.fns.values()]
+    Image.fromarray(np.full((2, 3, 3), 7, np.uint8)).save(tmp_path / "mine.png")
+    update, said = take(str(tmp_path / "mine.png"), "scene:99")
+    assert said is None and update["choices"][-1] == (f"mine.png {update['value'][-4:]}", update["value"])
+    assert pictures.load(update["value"]).shape == (2, 3, 3)
+    (tmp_path / "mine.png").write_text("no picture at all")
+    update, said = take(str(tmp_path / "mine.png"), "scene:99")
+    assert "value" not in update and said.startswith("This file is not a picture")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -42,7 +44,10 @@ def _row(entry: catalog.Entry) -> dict[str, Any]:
 def run(
     slug: str,
     settings: Annotated[
-        list[str], typer.Option("--set", help="name=value; a list is a,b,c; @file reads a text file.")
+        list[str],
+        typer.Option(
+            "--set", help="name=value; a list is a,b,c; @file reads a text file; a picture or tokenizer may be a path."
+        ),
     ] = [],  # noqa: B006
     as_json: Json = False,
 ) -> None:
@@ -59,9 +64,7 @@ def run(
 
 
 def _values(module: Any, settings: list[str]) -> dict[str, Any]:
-    """name=value pairs as values. On the user's own machine a tokenizer may be named by its path."""
-    from tokenlab.controls import Tokenizers
-
+    """name=value pairs as values."""
     controls = {field.name: field.control for field in spec.fields(module.run)}
     values: dict[str, Any] = {}
     for setting in settings:
@@ -70,18 +73,27 @@ def _values(module: Any, settings: list[str]) -> dict[str, Any]:
             raise UserError(f"--set {setting[:60]!r} should read name=value.")
         if value.startswith("@"):
             value = _read(value[1:])
-        if isinstance(controls.get(name), Tokenizers):
-            value = [_own_file(ref.strip()) for ref in value.split(",")]
-        values[name] = value
+        values[name] = _own_files(controls.get(name), value)
     return values
 
 
-def _own_file(ref: str) -> str:
-    from pathlib import Path
+def _own_files(control: Any, value: str) -> Any:
+    """On the user's own machine, and only there, tokenizers and a picture may be named by their paths."""
+    from tokenlab.controls import Picture, Tokenizers
 
-    from tokenlab.text import sources
+    if isinstance(control, Tokenizers):
+        from tokenlab.text import sources
 
-    return sources.register_path(Path(ref)) if Path(ref).is_file() else ref
+        return [_own_file(ref.strip(), sources.register_path) for ref in value.split(",")]
+    if isinstance(control, Picture):
+        from tokenlab import pictures
+
+        return _own_file(value.strip(), pictures.register_path)
+    return value
+
+
+def _own_file(ref: str, register: Callable[[str], str]) -> str:
+    return register(ref) if os.path.isfile(ref) else ref
 
 
 def _read(path: str) -> str:
@@ -158,7 +170,7 @@ def models(as_json: Json = False) -> None:
 
 @app.command()
 def export(name: Annotated[str, typer.Argument(help="A model that ships, or hub:owner/name.")]) -> None:
-    """Write a language model as an ONNX graph with its key-value cache."""
+    """Write a language model as an ONNX graph with its key-value cache, or vq-image as graphs both ways."""
     from tokenlab.models import export as write
 
     print(write(name))
@@ -176,7 +188,6 @@ def render_space(check: Annotated[bool, typer.Option(help="Only compare; fail wh
 @app.command()
 def serve(host: str = "127.0.0.1", port: int = 7860) -> None:
     """Start the app."""
-    import os
     import runpy
     from pathlib import Path
 

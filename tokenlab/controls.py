@@ -198,7 +198,7 @@ class Model(Control):
 
         if not isinstance(value, str) or not value.strip():
             raise self._refuse("this wants the name of a model")
-        return models.check_name(value.strip())
+        return models.check_name(value.strip(), self.kind)
 
 
 def _number(control: Control, value: Any) -> float:

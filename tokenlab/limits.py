@@ -37,12 +37,19 @@ CACHE_BYTES = 64_000_000  # and their size as JSON
 CONFIG_BYTES = 100_000  # config.json of a checkpoint
 HEADER_BYTES = 2_000_000  # the header of a safetensors file, or the index of a sharded checkpoint
 SHARDS = 16  # files that the weights of a checkpoint may be split into
-WEIGHT_BYTES = 600_000_000  # the weights of a Hub checkpoint
+WEIGHT_BYTES = 620_000_000  # the weights of a Hub checkpoint
 PARAMETERS = 200_000_000  # in memory as float32: 0.8 GB
 MODELS = 2  # Hub checkpoints kept in memory
 MODEL_SECONDS = 50.0  # waiting for a Hub checkpoint; its download goes on in the background
 CONTEXT = 2_048  # tokens in a model's context, whatever more the model could
+PATCHES = 1_600  # patches of a picture in an image encoder; DINOv2's 518 pixels make 1,369
+VISION_HEADS = 32  # attention heads of an image encoder, each with a map of PATCHES x PATCHES
 ATTENTION_TOKENS = 256  # tokens on each axis of an attention map
+PICTURE_BYTES = 20_000_000  # an uploaded picture, as a file
+PICTURE_PIXELS = 25_000_000  # width x height that its header may claim; a phone's are 12 or 24 million
+PICTURE_SIDE = 1_024  # longest side of a picture in use; larger ones are scaled down
+UPLOADED_PICTURES = 64  # pictures kept in memory, least recently used out first
+UPLOADED_PICTURE_BYTES = 100_000_000  # and their pixels together
 
 # White space, and the punctuation of scripts that write none.
 _BREAK = re.compile("[\\s\u3000-\u303f\uff01-\uff65\u0964\u0965\u1362\u104a\u104b\u17d4]+")

@@ -3,12 +3,15 @@
 import json
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
+from typing import Annotated
 
 import pytest
 from gradio_client import Client
 
-from components import share
-from tokenlab import catalog, spec
+from components import api, share
+from tokenlab import catalog, pictures, spec
+from tokenlab.controls import Picture
 
 LIVE = [entry.slug for entry in catalog.live()]
 
@@ -48,6 +51,14 @@ def test_an_endpoint_answers_its_default(client, slug):
     result = client.predict(api_name=f"/{slug}")
     assert list(result) == list(spec.result_views(catalog.find(slug).module().run))
     assert any(result.values())
+
+
+def test_a_picture_is_described_for_readers_who_see_no_menu():
+    def run(picture: Annotated[str, Picture("Picture")] = "photo:astronaut"): ...
+
+    line = api.describe(SimpleNamespace(sentence="A toy.", module=lambda: SimpleNamespace(run=run))).splitlines()[-1]
+    assert line.startswith("    picture: Picture. photo:astronaut, ") and "data:image/png;base64" in line
+    assert all(f"photo:{name}" in line for name in pictures.PHOTOS) and "scene:SEED" in line and "upload:" not in line
 
 
 def test_an_endpoint_takes_values(client):

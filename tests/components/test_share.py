@@ -3,11 +3,14 @@
 import base64
 import json
 import zlib
+from types import SimpleNamespace
+from typing import Annotated
 
 import pytest
 
 from components import share
 from tokenlab import catalog, limits, spec
+from tokenlab.controls import Picture, Seed
 
 LIVE = [entry.slug for entry in catalog.live()]
 
@@ -107,3 +110,45 @@ def test_the_python_snippet_holds_what_changed():
         "compare-tokenizers", defaults("compare-tokenizers") | {"text": 'say "hi"\n', "attack": True}
     )
     assert snippet.count("\n    ") == 2 and "attack=True" in snippet and repr('say "hi"\n') in snippet
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """A system with a picture under the slug "toy"."""
+
+    def run(picture: Annotated[str, Picture("Picture")] = "photo:astronaut", seed: Annotated[int, Seed()] = 0): ...
+
+    entry = SimpleNamespace(module=lambda: SimpleNamespace(run=run), module_name="tokenlab.toys.toy", live=True)
+    entry.slug = "toy"
+    monkeypatch.setattr(catalog, "find", lambda slug: entry)
+    return entry
+
+
+def test_a_picture_travels_by_its_name_and_an_upload_stays_behind(toy):
+    link = share.write("toy", {"picture": "scene:7", "seed": 3})
+    assert link.left_out == "" and opened(link.query).values == {"picture": "scene:7", "seed": 3}
+    link = share.write("toy", {"picture": "upload:0123456789abcdef", "seed": 3})
+    tokenizer_file = "Not in the link: the uploaded file (uploads stay on the server that they were sent to)."
+    assert link.left_out == tokenizer_file
+    assert opened(link.query).values == {"picture": "photo:astronaut", "seed": 3}
+
+
+def test_a_path_in_a_link_is_not_read(toy, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    result = opened("v=1&sys=toy&s=" + packed({"picture": str(tmp_path / "a.png")}))
+    assert "There is no picture" in result.problem and result.values == {}
+
+
+def test_the_python_snippet_says_what_an_upload_needs(toy, monkeypatch):
+    snippet = share.as_python("toy", {"picture": "upload:0123456789abcdef", "seed": 0})
+    assert snippet.splitlines()[2:] == [
+        "# upload:0123456789abcdef is a file of yours: first call tokenlab.pictures.register_path with its path.",
+        "result = toy.run(",
+        "    picture='upload:0123456789abcdef',",
+        ")",
+    ]
+    assert "#" not in share.as_python("toy", {"picture": "scene:7", "seed": 0})
+    monkeypatch.undo()
+    values = defaults("compare-tokenizers") | {"tokenizers": ("bytes", "file:0123456789abcdef")}
+    snippet = share.as_python("compare-tokenizers", values)
+    assert "# file:0123456789abcdef is a file of yours: first call tokenlab.text.sources.register_path" in snippet
