@@ -11,7 +11,8 @@ bundled model instead, which is the faster way where nobody looks inside; `gener
 | file | what |
 | --- | --- |
 | intake.py | the checks of a checkpoint of unknown origin, and the strict way to load it |
-| hub.py | config.json, safetensors and tokenizer.json from the Hub: sizes first, no login |
+| hub.py | config.json, safetensors and what else a kind needs from the Hub: sizes first, no login |
+| vision.py | vision transformers and vision-language models: what they look like, and how they are loaded |
 | onnx.py | export with the key-value cache, sessions, greedy generation |
 | byte_model.py | the interface of models that predict bytes, and a byte-vocabulary model through it |
 
@@ -28,11 +29,11 @@ import json
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -47,11 +48,15 @@ from tokenlab.text.tokenizer_json import TokenizerJson
 
 if TYPE_CHECKING:
     import onnxruntime
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 FOLDER = Path(__file__).parents[2] / "assets" / "models"
 CAUSAL_LMS = ("tinylm", "bytelm")
-OFFERED = {"causal-lm": CAUSAL_LMS}  # what a menu of that kind lists; any hub:owner/name may be typed
+VLMS = ("shapes-vlm",)
+# What a menu of that kind lists; any hub:owner/name may be typed. A bundled VLM hands out its image encoder.
+OFFERED = {"causal-lm": CAUSAL_LMS, "vit": VLMS, "vlm": VLMS}
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,16 @@ class LanguageModel:
         return Prompt(np.concatenate((np.array(self.opening, np.int64), kept.ids)), kept, dropped, note)
 
 
-def check_name(name: str) -> str:
-    """`name` when it is well formed, a bare owner/name with "hub:". UserError: it is not. Loads nothing."""
-    if name in CAUSAL_LMS:
+def check_name(name: str, kind: str | None = None) -> str:
+    """`name` when it is well formed, a bare owner/name with "hub:". UserError: it is not. Loads nothing.
+
+    kind: of OFFERED; its bundled models are the ones meant. None: a bundled model of any kind will do."""
+    bundled = OFFERED[kind or "causal-lm"]
+    if name in bundled or kind is None and any(name in names for names in OFFERED.values()):
         return name
     if name.startswith("hub:") or "/" in name and ":" not in name:
         return sources.check_ref(name)
-    raise UserError(f"There is no such model; please choose one of {', '.join(CAUSAL_LMS)} or hub:owner/name.")
+    raise UserError(f"There is no such model; please choose one of {', '.join(bundled)} or hub:owner/name.")
 
 
 def causal_lm(name: str) -> LanguageModel:
@@ -129,19 +137,28 @@ def causal_lm(name: str) -> LanguageModel:
 
     Bundled models stay in memory, and the last limits.MODELS of the Hub. Threads share what is loaded once.
     UserError: malformed, off-line, not found, refused (intake), still being downloaded."""
-    name = check_name(name)
+    name = check_name(name, "causal-lm")
+    if name in CAUSAL_LMS:
+        return shared(name, lambda: load_folder(FOLDER / name, trusted=True))
+    return shared(name, lambda: from_hub(name, name, "causal-lm", _open))
+
+
+def shared(key: str, load: Callable[[], _T]) -> _T:
+    """What `load` gives, once for all who ask for `key`.
+
+    The last limits.MODELS of all kinds whose key holds "hub:" stay in memory, and all others."""
     with _lock:
-        slot = _slots.setdefault(name, _Slot())
-        _slots.move_to_end(name)
-        for old in [key for key in _slots if key not in CAUSAL_LMS][: -limits.MODELS]:
+        slot = _slots.setdefault(key, _Slot())
+        _slots.move_to_end(key)
+        for old in [key for key in _slots if "hub:" in key][: -limits.MODELS]:
             del _slots[old]
     with slot.lock:
         if slot.model is None:
             try:
-                slot.model = load_folder(FOLDER / name, trusted=True) if name in CAUSAL_LMS else _from_hub(name)
+                slot.model = load()
             except BaseException:
                 with _lock:
-                    _slots.pop(name, None)
+                    _slots.pop(key, None)
                 raise
         return slot.model
 
@@ -149,7 +166,7 @@ def causal_lm(name: str) -> LanguageModel:
 class _Slot:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.model: LanguageModel | None = None
+        self.model: Any = None
 
 
 _lock = threading.Lock()
@@ -164,29 +181,41 @@ def load_folder(folder: str | Path, trusted: bool = False) -> LanguageModel:
     return _open(folder.name, intake.read_folder(folder, folder.name), trusted)
 
 
-def _from_hub(name: str) -> LanguageModel:
+def from_hub(key: str, name: str, kind: str, open_files: Callable[[str, intake.Files], _T]) -> _T:
+    """The Hub's checkpoint `name` as a model of `kind`, for `shared`, which keeps it under `key`.
+
+    open_files(name, files): builds it. UserError: as for hub.fetch; still being downloaded."""
     repo = name.removeprefix("hub:")
 
-    def work() -> LanguageModel:
+    def work() -> _T:
         with tempfile.TemporaryDirectory(prefix="tokenlab-") as folder:
-            model = _open(name, hub.fetch(repo, Path(folder)), trusted=False)
+            model = open_files(name, hub.fetch(repo, Path(folder), kind))
         with _lock:  # whoever asked may have left by now; the next one finds it here
-            _slots.setdefault(name, _Slot()).model = model
+            _slots.setdefault(key, _Slot()).model = model
         return model
 
     return in_time(
-        limits.MODEL_SECONDS, f"model:{name}", work, f"{repo} is still being downloaded; please try again in a minute."
+        limits.MODEL_SECONDS, f"model:{key}", work, f"{repo} is still being downloaded; please try again in a minute."
     )
 
 
-def _open(name: str, found: intake.Files, trusted: bool) -> LanguageModel:
+def _open(name: str, found: intake.Files, trusted: bool = False) -> LanguageModel:
     label = name.removeprefix("hub:")
     settings = intake.check_config(found.config, label)
     model, context = intake.build(settings, label)
     located = intake.check_weights(found.weights, model, label)
-    pipeline = intake.parse_json(found.tokenizer, intake.TOKENIZER, label)
-    tokenizer = _tokenizer(name, label, found.tokenizer, pipeline, trusted)
-    size = model.config.vocab_size
+    tokenizer, opening = open_tokenizer(name, found.others[intake.TOKENIZER], model.config.vocab_size, trusted)
+    intake.load(model, located, label)
+    return LanguageModel(name, model, tokenizer, opening, end_ids(model.config), context)
+
+
+def open_tokenizer(name: str, data: bytes, size: int, trusted: bool) -> tuple[Tokenizer, tuple[int, ...]]:
+    """The tokenizer in `data` for a model of `size` entries, and the ids that it puts in front of every text.
+
+    trusted: open it in this process. UserError: it is no tokenizer, or has ids that the model lacks."""
+    label = name.removeprefix("hub:")
+    pipeline = intake.parse_json(data, intake.TOKENIZER, label)
+    tokenizer = _tokenizer(name, label, data, pipeline, trusted)
     if tokenizer.vocabulary_size > size:
         raise UserError(
             f"The tokenizer of {label} has ids up to {tokenizer.vocabulary_size - 1:,}, "
@@ -195,12 +224,14 @@ def _open(name: str, found: intake.Files, trusted: bool) -> LanguageModel:
     opening = _opening(pipeline, label)
     if any(not 0 <= i < size for i in opening):
         raise UserError(f"The tokenizer of {label} begins a text with ids that the model lacks; please choose another.")
-    intake.load(model, located, label)
-    end = model.config.eos_token_id
+    return tokenizer, opening
+
+
+def end_ids(config: PreTrainedConfig) -> frozenset[int]:
+    """The ids that end a text, of those that the language model with this config has."""
+    end = config.eos_token_id
     ends = end if isinstance(end, list) else [end]
-    return LanguageModel(
-        name, model, tokenizer, opening, frozenset(i for i in ends if i is not None and 0 <= i < size), context
-    )
+    return frozenset(i for i in ends if i is not None and 0 <= i < config.vocab_size)
 
 
 def _tokenizer(name: str, label: str, data: bytes, pipeline: dict[str, Any], trusted: bool) -> Tokenizer:
@@ -283,10 +314,14 @@ def _generate_torch(model: LanguageModel, ids: np.ndarray, new_tokens: int) -> I
 
 
 def export(name: str, folder: str | Path | None = None) -> Path:
-    """Write the ONNX graph of `name`, with its key-value cache, and give its path.
+    """Write the ONNX graph of `name`, with its key-value cache, and give its path; of vq-image all graphs.
 
     folder: where to; by default a bundled model's own folder, else ./<owner>--<name>. Takes half a minute.
     UserError: as for causal_lm."""
+    if name == "vq-image":
+        from tokenlab.codebooks import vq_image
+
+        return vq_image.export(Path(folder) if folder is not None else FOLDER / name)
     from tokenlab.models import onnx
 
     name = check_name(name)
@@ -307,7 +342,7 @@ def listing() -> list[dict[str, Any]]:
                 "type": json.loads((folder / intake.CONFIG).read_text("utf-8")).get("model_type"),
                 "parameters": sum(int(np.prod(stored.shape)) for stored in tensors),
                 "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.is_file()),
-                "onnx": (folder / "model.onnx").exists(),
+                "onnx": any(folder.glob("*.onnx")),
             }
         )
     return rows

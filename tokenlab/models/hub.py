@@ -1,8 +1,8 @@
 """Checkpoints from the Hugging Face Hub: settings and sizes first, then the files, without a login.
 
-No token is ever sent. Three kinds of files are asked for and no other: config.json, safetensors weights,
-tokenizer.json. Downloads come into a folder that lives until the model is in memory, so the disk does not fill
-up; a copy in the user's own Hub cache serves instead, and also when there is no connection.
+No token is ever sent. Four kinds of files are asked for and no other: config.json, safetensors weights,
+tokenizer.json and preprocessor_config.json. Downloads come into a folder that lives until the model is in memory, so
+the disk does not fill up; a copy in the user's own Hub cache serves instead, and also when there is no connection.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from tokenlab.errors import UserError
 from tokenlab.models import intake
 
 
-def fetch(repo: str, folder: Path) -> intake.Files:
+def fetch(repo: str, folder: Path, kind: str = "causal-lm") -> intake.Files:
     """The checkpoint of the public repository `repo` (owner/name); what must be downloaded comes into `folder`.
 
-    Before its weights are asked for, config.json passes intake.check_config, the parameters are counted and the
-    files' sizes are added up. UserError: off-line, no such repository, gated, too large, refused, a file missing."""
+    kind: one of intake.KINDS. Before its weights are asked for, config.json and preprocessor_config.json pass their
+    checks in intake.py, the parameters are counted and the files' sizes are added up.
+    UserError: off-line, no such repository, gated, too large, refused, a file missing."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -29,7 +30,7 @@ def fetch(repo: str, folder: Path) -> intake.Files:
     )
 
     try:
-        return _collect(repo, _Online(repo, folder))
+        return _collect(repo, _Online(repo, folder), kind)
     except GatedRepoError as error:
         raise UserError(f"{repo} is gated: its owner asks for a login; please choose a public checkpoint.") from error
     except RepositoryNotFoundError as error:
@@ -44,7 +45,7 @@ def fetch(repo: str, folder: Path) -> intake.Files:
                 f"The Hugging Face Hub cannot be reached, so {repo} cannot be loaded; "
                 "please choose a model that comes with TokenLab."
             ) from error
-    return _collect(repo, _Offline(repo))
+    return _collect(repo, _Offline(repo), kind)
 
 
 class _Source(Protocol):
@@ -55,9 +56,9 @@ class _Source(Protocol):
         """Where the file lies on this machine, once it is there."""
 
 
-def _collect(repo: str, source: _Source) -> intake.Files:
+def _collect(repo: str, source: _Source, kind: str) -> intake.Files:
     config = _read(repo, source, intake.CONFIG, limits.CONFIG_BYTES)
-    intake.build(intake.check_config(config, repo), repo)
+    model, _ = intake.build(intake.check_config(config, repo, kind), repo, kind)
     if source.size(intake.WEIGHTS) is not None:
         weights = [intake.WEIGHTS]
     elif source.size(intake.INDEX) is not None:
@@ -65,8 +66,10 @@ def _collect(repo: str, source: _Source) -> intake.Files:
     else:
         raise intake.no_weights(repo, source.size("pytorch_model.bin") is not None)
     intake.check_weight_bytes(sum(source.size(file) or 0 for file in weights), repo)
-    tokenizer = _read(repo, source, intake.TOKENIZER, limits.FILE_BYTES)
-    return intake.Files(config, tuple(_path(repo, source, file) for file in weights), tokenizer)
+    others = {file: _read(repo, source, file, most) for file, most in intake.FILES[kind].items()}
+    if intake.PREPROCESSOR in others:
+        intake.check_preprocessor(others[intake.PREPROCESSOR], intake.vision_config(model.config), repo)
+    return intake.Files(config, tuple(_path(repo, source, file) for file in weights), others)
 
 
 def _read(repo: str, source: _Source, file: str, most: int) -> bytes:

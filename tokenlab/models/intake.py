@@ -1,14 +1,18 @@
 """Checkpoints of unknown origin: what is checked before a library opens them, and the strict way in.
 
-A checkpoint is a folder with config.json, model.safetensors (or shards and their index) and tokenizer.json,
-as transformers saves it. `trust_remote_code=False` alone is no boundary: CVE-2026-4372 ran code through one
-key of config.json. So nothing here is handed to `from_pretrained`:
+A checkpoint is a folder with config.json, model.safetensors (or shards and their index) and tokenizer.json or
+preprocessor_config.json or both, as transformers saves it. `trust_remote_code=False` alone is no boundary:
+CVE-2026-4372 ran code through one key of config.json. So nothing here is handed to `from_pretrained`:
 
-1. config.json is parsed as plain JSON; its model_type must be listed, its keys known, its values bounded;
+1. config.json is parsed as plain JSON; its model_type must be listed, its keys known, its values bounded, and
+   so in the configs nested in it;
 2. the listed class is built without memory (torch's meta device), which gives the exact number of parameters;
 3. the headers of the safetensors files are parsed here: the tensors must lie end to end in the file, and
    their names and shapes must be those of that class;
 4. only then are the tensors read, made float32 and put in place, all of them and nothing else.
+
+Where only a part of a checkpoint is wanted (the image encoder of CLIP or LLaVA), the tensors of its other parts are
+passed over by their names.
 
 What is left to the libraries is arithmetic on plain numbers. tokenizer.json goes to a child process
 (tokenlab.text.sandbox), because its library can be made to crash; everything else in the folder is ignored.
@@ -16,13 +20,12 @@ What is left to the libraries is arithmetic on plain numbers. tokenizer.json goe
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import re
 import stat
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from inspect import get_annotations
@@ -33,64 +36,170 @@ from tokenlab import limits
 from tokenlab.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedConfig, PreTrainedModel
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
+PREPROCESSOR = "preprocessor_config.json"
+
+KINDS = {"causal-lm": "a causal language model", "vit": "a vision transformer", "vlm": "a vision-language model"}
+FILES = {  # what a kind needs besides config.json and its weights, and the most bytes of each
+    "causal-lm": {TOKENIZER: limits.FILE_BYTES},
+    "vit": {PREPROCESSOR: limits.CONFIG_BYTES},
+    "vlm": {PREPROCESSOR: limits.CONFIG_BYTES, TOKENIZER: limits.FILE_BYTES},
+}
 
 OLDEST_TRANSFORMERS = (5, 3)  # before it, `_attn_implementation_internal` in config.json ran code (CVE-2026-4372)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One model_type. config, model: its classes in transformers.models.<model_type>. keys: older names of
-    config keys that the class still reads. renamed: older names of tensors. computed: tensors (a regular
-    expression) that older checkpoints hold although the model makes them itself."""
+    """One model_type as one kind of model.
+
+    config, model: classes of transformers. saved: what config.json may name in `architectures`, by default `model`.
+    keys: config keys that the class does not list: older names that it reads, and some without effect. parts: nested
+    configs, each with the types it may have (the first one when it names none). taken: the part that `model` is
+    built from, where it is not the whole. renamed: regular expressions for older names of tensors and what to put
+    instead, one after the other. skipped: tensors (a regular expression) that are passed over: those of parts that
+    are not taken, and those that older checkpoints hold although the model makes them itself."""
 
     config: str
     model: str
-    keys: frozenset[str] = frozenset({"rope_theta", "rope_scaling"})
-    renamed: dict[str, str] = field(default_factory=dict)
-    computed: str = r".*rotary_emb\.inv_freq"
+    saved: tuple[str, ...] = ()
+    keys: frozenset[str] = frozenset()
+    parts: dict[str, dict[str, Architecture]] = field(default_factory=dict)
+    taken: str | None = None
+    renamed: tuple[tuple[str, str], ...] = ()
+    skipped: str = r"(?!)"
 
+
+def _rotary(name: str, *keys: str, renamed: tuple = (), skipped: str = r".*rotary_emb\.inv_freq") -> Architecture:
+    return Architecture(
+        f"{name}Config",
+        f"{name}ForCausalLM",
+        keys=frozenset({"rope_theta", "rope_scaling", *keys}),
+        renamed=renamed,
+        skipped=skipped,
+    )
+
+
+_LANGUAGE = {
+    "llama": _rotary("Llama"),
+    "mistral": _rotary("Mistral"),
+    "qwen2": _rotary("Qwen2"),
+    "qwen3": _rotary("Qwen3"),
+    "gpt2": Architecture("GPT2Config", "GPT2LMHeadModel", skipped=r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias"),
+    "gpt_neox": _rotary(
+        "GPTNeoX",
+        "rotary_pct",
+        "rotary_emb_base",
+        renamed=((r"^embed_out\.", "lm_head."),),
+        skipped=r".*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",
+    ),
+}
+_POSITIONS = r".*\.position_ids"
+_CLIP_VISION = Architecture(
+    "CLIPVisionConfig",
+    "CLIPVisionModel",
+    saved=("CLIPVisionModel", "CLIPVisionModelWithProjection"),
+    keys=frozenset({"vocab_size"}),
+    renamed=((r"^vision_model\.", ""),),
+    skipped=rf"visual_projection\.weight|{_POSITIONS}",
+)
+_CLIP_TEXT = Architecture("CLIPTextConfig", "CLIPTextModel")
+# Its names since transformers 5; before 4.52 the language model had its own "model." and "lm_head.", and later
+# versions still save those names.
+_LLAVA = Architecture(
+    "LlavaConfig",
+    "LlavaForConditionalGeneration",
+    keys=frozenset({"vocab_size", "ignore_index", "pad_token_id", "bos_token_id", "eos_token_id"}),
+    parts={
+        "vision_config": {"clip_vision_model": _CLIP_VISION},
+        "text_config": {name: _LANGUAGE[name] for name in ("llama", "mistral", "qwen2")},
+    },
+    renamed=(
+        (r"^language_model\.lm_head\.", "lm_head."),
+        (r"^(model\.)?language_model\.model\.", "model.language_model."),
+        (r"^(vision_tower|multi_modal_projector|language_model)\.", r"model.\1."),
+        (r"^model\.vision_tower\.vision_model\.", "model.vision_tower."),
+    ),
+    skipped=rf"{_POSITIONS}|.*rotary_emb\.inv_freq",
+)
+_DINOV2_RENAMED = (
+    (r"\.attention\.attention\.query\.", ".attention.q_proj."),
+    (r"\.attention\.attention\.key\.", ".attention.k_proj."),
+    (r"\.attention\.attention\.value\.", ".attention.v_proj."),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+)
 
 ARCHITECTURES = {
-    "llama": Architecture("LlamaConfig", "LlamaForCausalLM"),
-    "mistral": Architecture("MistralConfig", "MistralForCausalLM"),
-    "qwen2": Architecture("Qwen2Config", "Qwen2ForCausalLM"),
-    "qwen3": Architecture("Qwen3Config", "Qwen3ForCausalLM"),
-    "gpt2": Architecture(
-        "GPT2Config", "GPT2LMHeadModel", keys=frozenset(), computed=r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias"
-    ),
-    "gpt_neox": Architecture(
-        "GPTNeoXConfig",
-        "GPTNeoXForCausalLM",
-        keys=frozenset({"rope_theta", "rope_scaling", "rotary_pct", "rotary_emb_base"}),
-        renamed={"embed_out.weight": "lm_head.weight"},
-        computed=r".*\.attention\.(bias|masked_bias|rotary_emb\.inv_freq)",
-    ),
+    "causal-lm": _LANGUAGE,
+    "vit": {
+        "clip": Architecture(
+            "CLIPConfig",
+            "CLIPVisionModel",
+            saved=("CLIPModel",),
+            parts={
+                "vision_config": {"clip_vision_model": _CLIP_VISION},
+                "text_config": {"clip_text_model": _CLIP_TEXT},
+            },
+            taken="vision_config",
+            renamed=_CLIP_VISION.renamed,
+            skipped=rf"text_model\..*|(text|visual)_projection\.weight|logit_scale|{_POSITIONS}",
+        ),
+        "clip_vision_model": _CLIP_VISION,
+        "dinov2": Architecture("Dinov2Config", "Dinov2Model", renamed=_DINOV2_RENAMED),
+        "dinov2_with_registers": Architecture(
+            "Dinov2WithRegistersConfig", "Dinov2WithRegistersModel", renamed=_DINOV2_RENAMED
+        ),
+        "llava": replace(
+            _LLAVA,
+            model="CLIPVisionModel",
+            saved=(_LLAVA.model,),
+            taken="vision_config",
+            renamed=((r"^(model\.)?vision_tower\.(vision_model\.)?", ""),),
+            skipped=rf"(model\.)?(language_model|multi_modal_projector)\..*|lm_head\.weight|{_POSITIONS}",
+        ),
+    },
+    "vlm": {"llava": _LLAVA},
 }
 
 # Keys without a bearing on the numbers of a forward pass: allowed and dropped.
 _METADATA = frozenset(
     "_name_or_path _num_labels architectures transformers_version torch_dtype dtype use_cache id2label label2id "
     "task_specific_params n_ctx gradient_checkpointing output_attentions output_hidden_states output_past "
-    "return_dict torchscript problem_type chunk_size_feed_forward is_llama_config transformers.js_config".split()
+    "return_dict torchscript problem_type chunk_size_feed_forward is_llama_config transformers.js_config "
+    # how a text would be generated: older versions wrote all of it into the configs of CLIP's two parts
+    "bad_words_ids begin_suppress_tokens decoder_start_token_id diversity_penalty do_sample early_stopping "
+    "encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task forced_bos_token_id "
+    "forced_eos_token_id length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams "
+    "num_return_sequences output_scores prefix pruned_heads remove_invalid_values repetition_penalty "
+    "return_dict_in_generate sep_token_id suppress_tokens temperature tf_legacy_loss tokenizer_class top_k top_p "
+    "typical_p use_bfloat16 dropout "
+    # which layers a detector would read from DINOv2
+    "out_features out_indices stage_names apply_layernorm reshape_hidden_states".split()
 )
 # Allowed while they say what is so anyway.
-_OFF = frozenset({"is_encoder_decoder", "add_cross_attention", "rope_interleaved"})
+_OFF = frozenset(
+    "is_encoder_decoder is_decoder add_cross_attention cross_attention_hidden_size tie_encoder_decoder "
+    "rope_interleaved use_swiglu_ffn text_config_dict vision_config_dict".split()
+)
 _CODE = frozenset({"auto_map", "custom_pipelines", "trust_remote_code", "custom_generate"})
-_ACTIVATIONS = frozenset({"silu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu"})
+_ACTIVATIONS = frozenset({"silu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "quick_gelu"})
 _SIZES = {  # the largest value of each; all are at least 1
     **dict.fromkeys(("vocab_size",), limits.VOCABULARY),
-    **dict.fromkeys(("hidden_size", "n_embd"), 8_192),
+    **dict.fromkeys(("hidden_size", "n_embd", "projection_dim"), 8_192),
     **dict.fromkeys(("intermediate_size", "n_inner"), 65_536),
     **dict.fromkeys(("num_hidden_layers", "n_layer"), 96),
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_head"), 128),
     **dict.fromkeys(("head_dim",), 512),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "sliding_window"), 1 << 20),
+    **dict.fromkeys(("image_size", "patch_size"), 1_024),
+    **dict.fromkeys(("mlp_ratio",), 16),
+    **dict.fromkeys(("num_register_tokens",), 64),
 }
 # "dynamic" and "longrope" rewrite their frequencies during a forward pass, which threads would share.
 _ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
@@ -107,11 +216,21 @@ _FLOATS = frozenset({"F32", "F16", "BF16"})
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a checkpoint that are read, all of them plain files."""
+    """The files of a checkpoint that are read, all of them plain files. others: those of FILES, by their names."""
 
     config: bytes
     weights: tuple[Path, ...]
-    tokenizer: bytes
+    others: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What preprocessor_config.json says of an encoder's input. size: pixels of its square; mean, std: of each
+    colour channel, for pixels from 0 to 1."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -129,8 +248,10 @@ class Stored:
 # --- the folder
 
 
-def read_folder(folder: Path, name: str) -> Files:
-    """The checkpoint's files. UserError: one is missing, a link, no plain file, too large, or only a pickle."""
+def read_folder(folder: Path, name: str, kind: str = "causal-lm") -> Files:
+    """The files of a checkpoint of one of KINDS.
+
+    UserError: one is missing, a link, no plain file, too large, or only a pickle."""
     config = read_plain(folder / CONFIG, limits.CONFIG_BYTES, name)
     if (folder / WEIGHTS).is_symlink() or (folder / WEIGHTS).exists():
         weights = [folder / WEIGHTS]
@@ -139,7 +260,8 @@ def read_folder(folder: Path, name: str) -> Files:
     else:
         raise no_weights(name, any(p.suffix in _PICKLES for p in folder.iterdir()))
     check_weight_bytes(sum(_plain_size(path, name) for path in weights), name)
-    return Files(config, tuple(weights), read_plain(folder / TOKENIZER, limits.FILE_BYTES, name))
+    others = {file: read_plain(folder / file, most, name) for file, most in FILES[kind].items()}
+    return Files(config, tuple(weights), others)
 
 
 def read_plain(path: Path, most: int, name: str) -> bytes:
@@ -183,7 +305,7 @@ def check_weight_bytes(size: int, name: str) -> None:
     if size > limits.WEIGHT_BYTES:
         raise UserError(
             f"The weights of {name} have {size / 1e6:,.0f} MB; "
-            f"please choose a checkpoint of at most {limits.WEIGHT_BYTES / 1e6:,.0f} MB."
+            f"please choose a checkpoint of at most {limits.WEIGHT_BYTES / 1e6:,.0f} MB, which runs without a GPU."
         )
 
 
@@ -216,28 +338,43 @@ def _no_constant(word: str) -> None:
 # --- config.json
 
 
-def check_config(data: bytes, name: str) -> dict[str, Any]:
+def check_config(data: bytes, name: str, kind: str = "causal-lm") -> dict[str, Any]:
     """The settings of config.json that shape the model, "model_type" among them; imports no library.
 
+    kind: one of KINDS. Nested configs come checked in the same way, each as a dictionary with its own "model_type".
     UserError: not JSON, a model_type that is not listed, a key that runs code, is private or unknown to that
     type, a value out of bounds."""
     config = parse_json(data, CONFIG, name)
-    kind = config.pop("model_type", None)
-    if not isinstance(kind, str) or kind not in ARCHITECTURES:
-        raise UserError(
-            f"{name} is a model of the type {_word(kind)}; please choose one of the types {', '.join(ARCHITECTURES)}."
-        )
+    settings = _check_settings(config, config.get("model_type"), ARCHITECTURES[kind], "is a model", name)
+    architecture = ARCHITECTURES[kind][settings["model_type"]]
+    saved = architecture.saved or (architecture.model,)
     names = config.get("architectures")
-    if names is not None and names != [ARCHITECTURES[kind].model]:
-        raise UserError(f"{name} is not saved as {ARCHITECTURES[kind].model}; please choose a causal language model.")
-    for key in [*config]:
-        if key in _METADATA:
-            del config[key]
-        elif key in _OFF and config[key] is False:
-            del config[key]
+    if names is not None and names not in [[model] for model in saved]:
+        raise UserError(f"{name} is not saved as {' or '.join(saved)}; please choose {KINDS[kind]}.")
+    return settings
+
+
+def _check_settings(
+    config: dict[str, Any], kind: Any, types: dict[str, Architecture], what: str, name: str
+) -> dict[str, Any]:
+    """`config` without what has no bearing on the numbers, `kind` as its "model_type"."""
+    if not isinstance(kind, str) or kind not in types:
+        raise UserError(f"{name} {what} of the type {_word(kind)}; please choose one of the types {', '.join(types)}.")
+    parts = types[kind].parts
+    found: dict[str, Any] = {"model_type": kind}
+    for key, value in config.items():
+        if key == "model_type" or key in _METADATA or key in _OFF and (value is None or value is False):
+            continue
+        if key in parts and isinstance(value, dict):
+            inner = value.get("model_type", next(iter(parts[key])))
+            found[key] = _check_settings(value, inner, parts[key], f"has a {key}", name)
         else:
-            _check_setting(key, config[key], name)
-    return {"model_type": kind, **config}
+            _check_setting(key, value, name)
+            found[key] = value
+    for part in parts:
+        if not isinstance(found.get(part), dict):
+            raise UserError(f"{CONFIG} of {name} has no {part}; please choose a complete checkpoint.")
+    return found
 
 
 def _check_setting(key: str, value: Any, name: str) -> None:
@@ -253,9 +390,11 @@ def _check_setting(key: str, value: Any, name: str) -> None:
         )
     if key in _SIZES and value is not None and not (type(value) is int and 1 <= value <= _SIZES[key]):
         raise _out_of_bounds(key, name)
-    if key in ("hidden_act", "activation_function") and not (isinstance(value, str) and value in _ACTIVATIONS):
+    if key in ("hidden_act", "activation_function", "projector_hidden_act") and not (
+        isinstance(value, str) and value in _ACTIVATIONS
+    ):
         raise _out_of_bounds(key, name)
-    if key == "rotary_pct" and not _is_share(value):
+    if key == "rotary_pct" and not _is_share(value) or key == "num_channels" and value != 3 or key in _OFF:
         raise _out_of_bounds(key, name)
     if key in ("rope_parameters", "rope_scaling"):
         _check_rope(key, value, name)
@@ -286,7 +425,7 @@ def _check_rope(key: str, value: Any, name: str) -> None:
 def _is_bounded(value: Any) -> bool:
     if isinstance(value, str):
         return len(value) <= 100
-    return value is None or isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e10
+    return value is None or isinstance(value, int | float) and abs(value) < 1e10
 
 
 def _is_share(value: Any) -> bool:
@@ -303,6 +442,78 @@ def _word(value: Any) -> str:
     return f'"{plain}"'
 
 
+# --- preprocessor_config.json
+
+
+_PREPROCESSOR_KEYS = frozenset(
+    "do_resize size resample do_center_crop crop_size do_rescale rescale_factor do_normalize image_mean image_std "
+    "do_convert_rgb do_pad default_to_square image_processor_type feature_extractor_type processor_class "
+    "_valid_processor_keys".split()
+)
+
+
+def check_preprocessor(data: bytes, config: PreTrainedConfig, name: str) -> Pictures:
+    """What preprocessor_config.json says of the pictures for the encoder that `config` describes.
+
+    UserError: not JSON, an unknown key, numbers out of bounds, a step that is not TokenLab's (tokenlab.models.vision
+    says which ones are), a size that the encoder does not take."""
+    found = parse_json(data, PREPROCESSOR, name)
+    for key in found:
+        if key in _CODE:
+            _check_setting(key, found[key], name)
+        if key not in _PREPROCESSOR_KEYS:
+            raise UserError(f"{PREPROCESSOR} of {name} has an unknown key {_word(key)}; please choose another.")
+    for key, needed in (("do_resize", True), ("do_rescale", True), ("do_normalize", True), ("do_pad", False)):
+        if found.get(key) not in (None, needed):
+            raise _odd_preprocessor(key, name)
+    if not math.isclose(_number(found.get("rescale_factor", 1 / 255)), 1 / 255, rel_tol=1e-3):
+        raise _odd_preprocessor("rescale_factor", name)
+    if found.get("resample") not in (None, *range(6)):  # the filters of Pillow
+        raise _odd_preprocessor("resample", name)
+    mean, std = found.get("image_mean"), found.get("image_std")
+    for key, values, least, most in (("image_mean", mean, 0, 1), ("image_std", std, 0.01, 2)):
+        if not (isinstance(values, list) and len(values) == 3 and all(least <= _number(v) <= most for v in values)):
+            raise _odd_preprocessor(key, name)
+    size = _side(found.get("size"), "size", name)
+    if found.get("do_center_crop") not in (None, True, False):
+        raise _odd_preprocessor("do_center_crop", name)
+    if found.get("do_center_crop", "crop_size" in found):
+        crop = _side(found.get("crop_size"), "crop_size", name)
+        if crop > size:  # the processor would put black around the picture
+            raise _odd_preprocessor("crop_size", name)
+        size = crop
+    # DINOv2 stretches its table of positions to any grid; CLIP has one position for each patch.
+    free = config.model_type.startswith("dinov2")
+    if size % config.patch_size or size > config.image_size or not free and size != config.image_size:
+        raise UserError(
+            f"{PREPROCESSOR} of {name} makes pictures of {size:,} pixels, "
+            f"which its encoder does not take; please choose another checkpoint."
+        )
+    return Pictures(size, tuple(map(float, mean)), tuple(map(float, std)))
+
+
+def _side(value: Any, key: str, name: str) -> int:
+    """n of n, {"shortest_edge": n} or {"height": n, "width": n}."""
+    sides = value.values() if isinstance(value, dict) else [value]
+    if isinstance(value, dict) and set(value) not in ({"shortest_edge"}, {"height", "width"}):
+        raise _odd_preprocessor(key, name)
+    side, *others = sides
+    if type(side) is not int or not 1 <= side <= _SIZES["image_size"] or any(other != side for other in others):
+        raise _odd_preprocessor(key, name)
+    return side
+
+
+def _number(value: Any) -> float:
+    """`value` as a float; NaN, which is within no bounds, when it is no number or too large for one."""
+    return float(value) if type(value) in (int, float) and _is_bounded(value) else math.nan
+
+
+def _odd_preprocessor(key: str, name: str) -> UserError:
+    return UserError(
+        f"{PREPROCESSOR} of {name} gives {_word(key)} a value that is not supported; please choose another checkpoint."
+    )
+
+
 # --- the model without its weights
 
 
@@ -316,45 +527,126 @@ def check_libraries() -> None:
         raise UserError("The package kernels lets a checkpoint run code; please uninstall it (pip uninstall kernels).")
 
 
-def build(settings: dict[str, Any], name: str) -> tuple[PreTrainedModel, int]:
-    """The listed class for check_config's `settings`, on torch's meta device (shapes and no memory), and the
-    number of positions that a run may use: the model's, at most its sliding window, at most limits.CONTEXT.
+def build(settings: dict[str, Any], name: str, kind: str = "causal-lm") -> tuple[PreTrainedModel, int]:
+    """The listed class for check_config's `settings`, on torch's meta device (shapes and no memory), and the number
+    of positions that a run of its language model may use: the model's, at most its sliding window, at most
+    limits.CONTEXT; 0 where there is no language model.
 
     Attention is "eager", which gives its weights; a model that is shared must not be switched later. A sliding
     window is switched off, as no run goes beyond it.
     UserError: unknown keys, sizes that do not fit together, too many parameters."""
     import torch
+    import transformers
 
     check_libraries()
-    kind = settings["model_type"]
-    architecture = ARCHITECTURES[kind]
-    library = importlib.import_module(f"transformers.models.{kind}")
-    config_class, model_class = getattr(library, architecture.config), getattr(library, architecture.model)
-    values = {key: value for key, value in settings.items() if key != "model_type"}
-    for key in sorted(set(values) - set(get_annotations(config_class)) - architecture.keys):
-        raise UserError(f"{CONFIG} of {name} has a key {_word(key)} that {kind} has not; please choose another.")
+    architecture = ARCHITECTURES[kind][settings["model_type"]]
+    _check_keys(settings, architecture, name)
     try:
-        config = config_class(**values, attn_implementation="eager")
-        _check_heads(config)
-        window = getattr(config, "sliding_window", None)
-        context = min(config.max_position_embeddings, window or limits.CONTEXT, limits.CONTEXT)
-        if window is not None:
-            config.sliding_window = None
-        if getattr(config, "layer_types", None) is not None:
-            config.layer_types = ["full_attention"] * config.num_hidden_layers
+        config = _configure(settings, architecture)
+        if architecture.taken:
+            config = getattr(config, architecture.taken)
+        context = 0 if kind == "vit" else _bound_context(getattr(config, "text_config", config))
+    except Exception as error:
+        raise _does_not_fit(name) from error
+    if kind != "causal-lm":
+        _check_encoder(vision_config(config), name)
+    if kind == "vlm":
+        _check_joint(config, name)
+    try:
         with torch.device("meta"):
-            model = model_class(config)
-    except Exception as error:  # the library's many ways to say that values do not fit together
-        raise UserError(
-            f"{CONFIG} of {name} does not describe a model that transformers can build; please choose another."
-        ) from error
+            model = getattr(transformers, architecture.model)(config)
+    except Exception as error:
+        raise _does_not_fit(name) from error
     parameters = sum(weight.numel() for weight in model.parameters())
     if parameters > limits.PARAMETERS:
         raise UserError(
-            f"{name} has {parameters / 1e6:,.0f} million parameters; "
-            f"please choose a model of at most {limits.PARAMETERS / 1e6:,.0f} million."
+            f"{name} has {parameters / 1e6:,.0f} million parameters; please choose a model of at most "
+            f"{limits.PARAMETERS / 1e6:,.0f} million, which runs without a GPU."
         )
     return model.eval(), context
+
+
+def _check_keys(settings: dict[str, Any], architecture: Architecture, name: str) -> None:
+    import transformers
+
+    known = set(get_annotations(getattr(transformers, architecture.config))) | architecture.keys | {"model_type"}
+    for key in sorted(set(settings) - known):
+        kind = settings["model_type"]
+        raise UserError(f"{CONFIG} of {name} has a key {_word(key)} that {kind} has not; please choose another.")
+    for part, types in architecture.parts.items():
+        _check_keys(settings[part], types[settings[part]["model_type"]], name)
+
+
+def _configure(settings: dict[str, Any], architecture: Architecture) -> PreTrainedConfig:
+    """The config object for checked settings, with those nested in it. The library's many ways to say that values
+    do not fit together come through."""
+    import transformers
+
+    values = {key: value for key, value in settings.items() if key != "model_type"}
+    for part, types in architecture.parts.items():
+        values[part] = _configure(values[part], types[values[part]["model_type"]])
+    config = getattr(transformers, architecture.config)(**values, attn_implementation="eager")
+    if not architecture.parts:
+        _check_heads(config)
+    return config
+
+
+def _bound_context(config: PreTrainedConfig) -> int:
+    window = getattr(config, "sliding_window", None)
+    if window is not None:
+        config.sliding_window = None
+    if getattr(config, "layer_types", None) is not None:
+        config.layer_types = ["full_attention"] * config.num_hidden_layers
+    return min(config.max_position_embeddings, window or limits.CONTEXT, limits.CONTEXT)
+
+
+def vision_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The part of `config` that describes the image encoder, or `config` itself when it describes nothing else."""
+    return getattr(config, "vision_config", config)
+
+
+def _check_encoder(config: PreTrainedConfig, name: str) -> None:
+    """UserError: patches that do not tile the picture, or more of them (or more heads) than a run can bear."""
+    if config.image_size is None or config.patch_size is None:  # which CLIP's own class lets through
+        raise _does_not_fit(name)
+    if config.image_size % config.patch_size:
+        raise UserError(
+            f"Patches of {config.patch_size:,} pixels do not tile a picture of {config.image_size:,} in {name}; "
+            "please choose another checkpoint."
+        )
+    patches = (config.image_size // config.patch_size) ** 2
+    if patches > limits.PATCHES or config.num_attention_heads > limits.VISION_HEADS:
+        raise UserError(
+            f"{name} has {patches:,} patches and {config.num_attention_heads:,} heads; please choose a checkpoint with "
+            f"at most {limits.PATCHES:,} and {limits.VISION_HEADS:,}."
+        )
+
+
+def _check_joint(config: PreTrainedConfig, name: str) -> None:
+    """UserError: a LLaVA whose parts do not meet, or meet in a way that is not supported."""
+    layers = config.vision_config.num_hidden_layers
+    layer, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
+    if not 0 <= config.image_token_index < config.text_config.vocab_size:
+        raise UserError(
+            f"{name} marks pictures with the id {config.image_token_index:,}, "
+            f"but its vocabulary has {config.text_config.vocab_size:,} entries; please choose another checkpoint."
+        )
+    if type(layer) is not int or not -layers - 1 <= layer <= layers:
+        raise UserError(
+            f"{name} takes its picture from several layers, or from one that its encoder has not; "
+            "please choose a checkpoint that takes one."
+        )
+    if strategy != "default":
+        raise UserError(
+            f"{name} hands the encoder's [CLS] token to its language model (vision_feature_select_strategy "
+            f"{_word(strategy)}); please choose a checkpoint with the strategy default."
+        )
+
+
+def _does_not_fit(name: str) -> UserError:
+    return UserError(
+        f"{CONFIG} of {name} does not describe a model that transformers can build; please choose another."
+    )
 
 
 def _check_heads(config: PreTrainedConfig) -> None:
@@ -412,16 +704,19 @@ def _damaged(path: Path, name: str) -> UserError:
     )
 
 
-def check_weights(weights: tuple[Path, ...], model: PreTrainedModel, name: str) -> dict[str, Stored]:
+def check_weights(
+    weights: tuple[Path, ...], model: PreTrainedModel, name: str, architecture: Architecture | None = None
+) -> dict[str, Stored]:
     """Where each tensor of `model` lies, by its name in the model; a tied output layer may be missing.
 
+    architecture: of the checkpoint; by default that of the causal language model that `model` is.
     UserError: a tensor is missing, left over, there twice, of another shape or not a float."""
     located: dict[str, Stored] = {}
     expected = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    architecture = ARCHITECTURES[model.config.model_type]
+    architecture = architecture or ARCHITECTURES["causal-lm"][model.config.model_type]
     for path in weights:
         for tensor, stored in read_header(path, name).items():
-            if re.fullmatch(architecture.computed, tensor):
+            if re.fullmatch(architecture.skipped, tensor):
                 continue
             target = _target(tensor, expected, architecture, model.base_model_prefix)
             if target is None or target in located:
@@ -440,20 +735,24 @@ def check_weights(weights: tuple[Path, ...], model: PreTrainedModel, name: str) 
 
 def tied(model: PreTrainedModel) -> dict[str, str]:
     """Tensors that the model shares with another one: {"lm_head.weight": "model.embed_tokens.weight"} or nothing."""
-    return dict(model._tied_weights_keys) if model.config.tie_word_embeddings else {}
+    return dict(model._tied_weights_keys) if getattr(model.config, "tie_word_embeddings", False) else {}
 
 
 def _target(tensor: str, expected: dict, architecture: Architecture, prefix: str) -> str | None:
     """The model's name for a tensor of the file; GPT-2 on the Hub leaves the base model's prefix out."""
-    for target in (tensor, architecture.renamed.get(tensor), f"{prefix}.{tensor}"):
+    renamed = tensor
+    for pattern, replacement in architecture.renamed:
+        renamed = re.sub(pattern, replacement, renamed)
+    for target in (tensor, renamed, f"{prefix}.{tensor}"):
         if target in expected:
             return target
     return None
 
 
-def load(model: PreTrainedModel, located: dict[str, Stored], name: str) -> None:
+def load(model: PreTrainedModel, located: dict[str, Stored], name: str, **inputs: torch.Tensor) -> None:
     """Read the tensors that check_weights located into `model`, as float32 on the CPU.
 
+    inputs: what the model is tried on, by default two tokens.
     UserError: values that are no numbers, two versions of one tied tensor, a model that cannot run."""
     import torch
     from safetensors import safe_open
@@ -473,29 +772,31 @@ def load(model: PreTrainedModel, located: dict[str, Stored], name: str) -> None:
     model.load_state_dict(state, strict=True, assign=True)
     model.tie_weights()
     model.requires_grad_(False)
-    _try(model, name)
+    _try(model, name, inputs or {"input_ids": torch.tensor([[0, model.config.vocab_size - 1]])})
 
 
-def _try(model: PreTrainedModel, name: str) -> None:
-    """Compute the buffers that no file holds, and run the model on two tokens."""
+def _try(model: PreTrainedModel, name: str, inputs: dict[str, torch.Tensor]) -> None:
+    """Compute the buffers that no file holds, and run the model once."""
     import torch
 
-    ids = torch.tensor([[0, model.config.vocab_size - 1]])
     try:
         _compute_buffers(model)
         with torch.inference_mode():
-            logits = model(ids).logits
+            output = model(**inputs)[0]
     except Exception as error:  # whatever the library raises on settings that do not fit together
         raise UserError(f"{name} cannot run: its settings do not fit together; please choose another.") from error
-    if not bool(torch.isfinite(logits).all()):
-        raise UserError(f"{name} gives no numbers (NaN or infinity) on two tokens; please choose another checkpoint.")
+    if not bool(torch.isfinite(output).all()):
+        raise UserError(f"{name} gives no numbers (NaN or infinity) when it is tried; please choose another.")
 
 
 def _compute_buffers(model: PreTrainedModel) -> None:
-    """Give the frequencies of rotary positions, the only buffers of these models, their values."""
+    """Give the frequencies of rotary positions and the indices of patches, the only buffers, their values."""
+    import torch
+
     for module in model.modules():
         missing = [key for key, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
         if missing:
-            fresh = type(module)(model.config)
+            with torch.random.fork_rng(devices=[]):  # a fresh embedding draws weights
+                fresh = type(module)(module.config)
             for key in missing:
                 setattr(module, key, getattr(fresh, key))

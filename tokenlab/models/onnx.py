@@ -1,6 +1,6 @@
-"""Causal language models as ONNX graphs: export, sessions, greedy generation.
+"""Models as ONNX graphs: export, sessions, greedy generation.
 
-The graph is one step with a key-value cache, for prefill and decoding alike:
+The graph of a causal language model is one step with a key-value cache, for prefill and decoding alike:
 
     input_ids (B, n) int64, past.<layer>.key and .value (B, H_kv, p, d) float32
     -> logits (B, n, |V|) float32, present.<layer>.key and .value (B, H_kv, p + n, d)
@@ -41,30 +41,32 @@ OPSET = 20
 # --- sessions
 
 
-def session(folder: Path) -> onnxruntime.InferenceSession:
-    """The session of folder/model.onnx, shared by all who ask; one thread on the CPU.
+def session(folder: Path, graph: str = GRAPH, weights: str = intake.WEIGHTS) -> onnxruntime.InferenceSession:
+    """The session of a graph in `folder`, shared by all who ask; one thread on the CPU.
 
     UserError: there is no graph, or it was made for other weights than those beside it."""
-    path = folder / GRAPH
+    path = folder / graph
     if not path.exists():
         raise UserError(
-            f"{folder.name} has no {GRAPH}; please run `python -m tokenlab export {folder.name}` or use torch."
+            f"{folder.name} has no {graph}; please run `python -m tokenlab export {folder.name}` or use torch."
         )
-    return _session(path.resolve(), path.stat().st_mtime_ns)
+    return _session(path.resolve(), weights, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=8)
-def _session(path: Path, written: int) -> onnxruntime.InferenceSession:
+def _session(path: Path, weights: str, written: int) -> onnxruntime.InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # many runs at once share the cores
     options.log_severity_level = 3  # errors
     opened = onnxruntime.InferenceSession(path, options, providers=providers())
-    weights = opened.get_modelmeta().custom_metadata_map.get("weights_sha256")
-    if weights is not None and weights != _sha256(path.parent / intake.WEIGHTS):
+    made_for = opened.get_modelmeta().custom_metadata_map.get("weights_sha256")
+    if made_for is not None and made_for != _sha256(path.parent / weights):
         name = path.parent.name
-        raise UserError(f"{GRAPH} of {name} was made for other weights; please run `python -m tokenlab export {name}`.")
+        raise UserError(
+            f"{path.name} of {name} was made for other weights; please run `python -m tokenlab export {name}`."
+        )
     return opened
 
 
@@ -144,13 +146,52 @@ def export(model: LanguageModel, folder: Path) -> Path:
     if not weights.exists():
         _save(model, weights)
     stored = _located(model, weights)
-    proto = _trace(model)
-    _link(proto, stored, model)
+    arrays = {key: model.torch.state_dict()[key].numpy() for key in stored}
+    return _write(_trace(model), stored, arrays, folder / GRAPH, {"context": str(model.context)})
+
+
+def export_module(
+    module: torch.nn.Module,
+    inputs: dict[str, torch.Tensor],
+    outputs: Sequence[str],
+    dynamic_shapes: tuple,
+    path: Path,
+    weights: Path,
+) -> Path:
+    """Write any module as the graph `path`, its weights by reference to the safetensors file `weights` beside it.
+
+    inputs: an example of each input by name, in the order of forward; dynamic_shapes: for each, {axis: Dim}. What
+    is not in `weights`, or not as such, is stored in the graph."""
+    import torch
+    from safetensors.numpy import load_file
+
+    program = torch.onnx.export(
+        module,
+        tuple(inputs.values()),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_shapes=dynamic_shapes,
+        verbose=False,
+    )
+    arrays = {key: array.astype(np.float32) for key, array in load_file(weights).items()}
+    return _write(program.model_proto, intake.read_header(weights, weights.parent.name), arrays, path)
+
+
+def _write(
+    proto: Any,
+    stored: dict[str, intake.Stored],
+    arrays: dict[str, np.ndarray],
+    path: Path,
+    metadata: dict[str, str] | None = None,
+) -> Path:
+    """`proto` as a file beside its weights. stored: where each tensor lies, arrays: the same as float32."""
+    _link(proto, stored, arrays)
     _strip(proto)
-    metadata = {"context": str(model.context), "weights_sha256": _sha256(weights)}
-    for key, value in metadata.items():
+    (weights,) = {place.path for place in stored.values()}
+    for key, value in {**(metadata or {}), "weights_sha256": _sha256(weights)}.items():
         proto.metadata_props.add(key=key, value=value)
-    path = folder / GRAPH
     path.write_bytes(proto.SerializeToString(deterministic=True))
     return path
 
@@ -236,13 +277,12 @@ def _step_module(model: torch.nn.Module) -> torch.nn.Module:
     return Step().eval()
 
 
-def _link(proto: Any, stored: dict[str, intake.Stored], model: LanguageModel) -> None:
+def _link(proto: Any, stored: dict[str, intake.Stored], arrays: dict[str, np.ndarray]) -> None:
     """Replace every initializer that is a weight, or a weight transposed, by its place in the safetensors file."""
     import onnx
 
     places: dict[tuple, tuple[str, bool]] = {}
-    for key in stored:
-        weight = model.torch.state_dict()[key].numpy()
+    for key, weight in arrays.items():
         places.setdefault(_fingerprint(weight), (key, False))
         if weight.ndim == 2:
             places.setdefault(_fingerprint(weight.T), (key, True))
