@@ -359,14 +359,18 @@ def _exist(one: Scene, rng: np.random.Generator) -> _Made:
     there = {(t.color, t.shape) for t in one.things}
     if rng.random() < 0.5 and one.things:
         i = int(rng.integers(len(one.things)))
-        return f"is there a {one.things[i].name} ?", "yes", (i,)
+        return f"is there {_a(one.things[i].name)} ?", "yes", (i,)
     # what is not there is put together from what is, so that colour or shape alone does not give it away
     near = sorted((c, s) for c in colors for s in shapes if (c, s) not in there)
     if not near:
         near = sorted((c, s) for c in COLORS for s in SHAPES if (c in colors) != (s in shapes))
     color, shape = near[rng.integers(len(near))] if near else ("red", "circle")
     about = tuple(i for i, t in enumerate(one.things) if t.color == color or t.shape == shape)
-    return f"is there a {color} {shape} ?", "no", about
+    return f"is there {_a(f'{color} {shape}')} ?", "no", about
+
+
+def _a(name: str) -> str:
+    return f"an {name}" if name[0] == "o" else f"a {name}"
 
 
 def _color(one: Scene, rng: np.random.Generator) -> _Made:
@@ -455,7 +459,7 @@ def words() -> tuple[str, ...]:
     plurals = [f"{shape}s" for shape in SHAPES[:-1]] + ["crosses", "things"]
     numbers = [str(n) for n in range(10)]
     plain = (
-        "is there a the what color shape how many are where which digit shown big small or left of above thing "
+        "is there a an the what color shape how many are where which digit shown big small or left of above thing "
         "? ; yes no nothing describe"
     ).split()
     return tuple(dict.fromkeys([*plain, *SHAPES, *plurals, *COLORS, *CELLS, *numbers]))

@@ -9,7 +9,6 @@ through two linear layers into a Llama. Its words are those of tokenlab.pruning.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
