@@ -26,8 +26,8 @@
 
   const style = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
 
-  const axis = (title, extra) => ({
-    title: { text: TL.plain(title), font: { size: 12 } }, gridcolor: style("--tl-line"), zerolinecolor: style("--tl-line"), linecolor: style("--tl-line"), automargin: true, tickfont: { size: 11 }, ...extra,
+  const axis = ({ title, ...extra }) => ({
+    title: { text: TL.plain(title), font: { size: 12 } }, gridcolor: style("--tl-line"), zerolinecolor: style("--tl-line"), linecolor: style("--tl-line"), automargin: true, tickfont: { size: 11 }, exponentformat: "power", ...extra,
   });
 
   // chart(root, value, figure, columns, rows): figure() gives {traces, x, y, height}; the data are also a table.
@@ -46,7 +46,7 @@
       const { traces, x, y, height, layout = {} } = figure();
       await Plotly.react(plot, traces, {
         height, margin: { l: 56, r: 12, t: 8, b: 44 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-        font: { family: style("--tl-sans"), color: style("--tl-ink-2"), size: 12 }, xaxis: axis(x.title, x), yaxis: axis(y.title, y),
+        font: { family: style("--tl-sans"), color: style("--tl-ink-2"), size: 12 }, xaxis: axis(x), yaxis: axis(y),
         legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 }, hoverlabel: { font: { family: style("--tl-sans") } }, ...layout,
         showlegend: traces.filter((trace) => trace.showlegend !== false).length > 1,
       }, { displayModeBar: false, responsive: true });

@@ -17,8 +17,14 @@ TL.views.Lines = (root, value) => {
         hovertemplate: `%{x:.4g}: %{y:.4g}<extra>${TL.plain(series.name)}</extra>`,
       });
     });
-    return { traces, x: { title: value.x, type: value.log_x ? "log" : "linear" }, y: { title: value.y, type: value.log_y ? "log" : "linear", autorange: value.reverse_y ? "reversed" : true }, height: 340 };
+    return { traces, x: { title: value.x, ...scale(value.log_x) }, y: { title: value.y, type: value.log_y ? "log" : "linear", autorange: value.reverse_y ? "reversed" : true }, height: 340 };
   };
+  // On a log axis the few places where something was measured say more than Plotly's 10, 2, 3, 4.
+  function scale(log) {
+    const places = [...new Set(value.series.flatMap((series) => series.x))];
+    if (!log) return { type: "linear" };
+    return places.length > 8 ? { type: "log" } : { type: "log", tickvals: places, ticktext: places.map(TL.number) };
+  }
   const rows = value.series.flatMap((series) => series.x.map((x, i) => [series.name, x, series.y[i], series.low.length ? series.low[i] : null, series.low.length ? series.high[i] : null]));
   TL.chart(root, value, figure, ["series", value.x, value.y, "low", "high"], rows);
 };

@@ -65,3 +65,11 @@ def test_a_control_that_hangs_on_another_comes_and_goes(open_page):
     assert box.input_value() == ""
     page.get_by_label("stories", exact=True).check()
     box.wait_for(state="detached")
+
+
+def test_a_chart_names_its_axes(open_page):
+    page = open_page("?v=1&sys=h2o")
+    chart = page.locator('.tl-view[data-kind="Lines"]').first
+    chart.locator(".xtitle").wait_for()
+    lines = next(v for v in catalog.find("h2o").stored_default()["result"].values() if v and v["kind"] == "Lines")
+    assert [chart.locator(place).text_content() for place in (".xtitle", ".ytitle")] == [lines["x"], lines["y"]]
