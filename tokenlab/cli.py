@@ -170,7 +170,7 @@ def models(as_json: Json = False) -> None:
 
 @app.command()
 def export(name: Annotated[str, typer.Argument(help="A model that ships, or hub:owner/name.")]) -> None:
-    """Write a language model as an ONNX graph with its key-value cache, or vq-image as graphs both ways."""
+    """Write a language model as an ONNX graph with its key-value cache, or vq-image or shapes-vlm as several graphs."""
     from tokenlab.models import export as write
 
     print(write(name))

@@ -385,7 +385,9 @@ class PatchMaps(View):
     def alt(self) -> str:
         count = sum(map(len, self.maps))
         line, k = self.chosen
-        return f"{self.title}: {count} maps of {self.grid[0]} by {self.grid[1]} patches; {self.maps[line][k].name} first."
+        return (
+            f"{self.title}: {count} maps of {self.grid[0]} x {self.grid[1]} patches; {self.maps[line][k].name} first."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,26 +3,10 @@
 // A map travels as a grey PNG of 255 * sqrt(weight). Here it stays what it is, one byte per weight ("grey"), and is
 // painted through a table of 256 colours made from the style sheet, so that it follows the theme.
 (() => {
-  const { h } = TL;
-  const SQUARE = Float32Array.from({ length: 256 }, (_, p) => (p / 255) ** 2);
+  const { h, SQUARE } = TL;
   const ROOMY = 14; // px per token with larger cells
   const TICKS = [0, 0.01, 0.1, 0.25, 0.5, 1];
   const RTL = /\p{Script=Hebrew}|\p{Script=Arabic}|\p{Script=Syriac}|\p{Script=Thaana}|\p{Script=Nko}/u;
-
-  // The bytes of grey PNGs of one size.
-  const decode = (pngs, width, height) => {
-    const context = h("canvas", { width, height }).getContext("2d", { willReadFrequently: true });
-    return Promise.all(pngs.map(async (png) => {
-      const image = new Image();
-      image.src = `data:image/png;base64,${png}`;
-      await image.decode();
-      context.drawImage(image, 0, 0);
-      const rgba = context.getImageData(0, 0, width, height).data;
-      const grey = new Uint8Array(width * height);
-      for (let i = 0; i < grey.length; i++) grey[i] = rgba[4 * i];
-      return grey;
-    }));
-  };
 
   // The mean of several maps, weight by weight.
   const meanOf = (maps) => {
@@ -31,19 +15,6 @@
     const grey = new Uint8Array(sum.length);
     for (let i = 0; i < grey.length; i++) grey[i] = Math.round(255 * Math.sqrt(sum[i] / maps.length));
     return grey;
-  };
-
-  // 256 colours, as one 32-bit pixel each, between three "r g b" of the style sheet.
-  const coloursOf = (node) => {
-    const style = getComputedStyle(node);
-    const stops = ["low", "middle", "high"].map((name) => style.getPropertyValue(`--tl-am-${name}`).trim().split(/\s+/).map(Number));
-    const bytes = new Uint8ClampedArray(4 * 256);
-    for (let p = 0; p < 256; p++) {
-      const at = (2 * p) / 255, i = at < 1 ? 0 : 1;
-      for (let c = 0; c < 3; c++) bytes[4 * p + c] = stops[i][c] + (at - i) * (stops[i + 1][c] - stops[i][c]);
-      bytes[4 * p + 3] = 255;
-    }
-    return new Uint32Array(bytes.buffer);
   };
 
   // Cut between characters as people see them, so that none is torn apart.
@@ -502,17 +473,8 @@
     grid.addEventListener("click", (event) => { const node = event.target.closest(".tl-am-cell"); if (node) chooseHead(node.tlHead, true); });
     grid.addEventListener("keydown", (event) => {
       const nodes = [...grid.querySelectorAll(".tl-am-cell")], at = nodes.findIndex((node) => node.tlHead === head);
-      const boxes = () => nodes.map((node) => node.getBoundingClientRect());
-      let to = null;
-      if (event.key === "ArrowRight") to = nodes[at + 1];
-      else if (event.key === "ArrowLeft") to = nodes[at - 1];
-      else if (event.key === "Home") to = nodes[0];
-      else if (event.key === "End") to = nodes[nodes.length - 1];
-      else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
-        const down = event.key === "ArrowDown", places = boxes(), here = places[at];
-        const below = nodes.filter((_, i) => Math.abs(places[i].left - here.left) < 4 && (down ? places[i].top > here.top + 4 : places[i].top < here.top - 4));
-        to = down ? below[0] : below[below.length - 1];
-      } else return;
+      const to = TL.walk(event.key, nodes, at);
+      if (to === undefined) return;
       event.preventDefault();
       if (to) chooseHead(to.tlHead, true);
     });
@@ -520,14 +482,14 @@
     // ---- the pixels arrive
 
     async function load() {
-      colours = coloursOf(frame);
+      colours = TL.ramp(frame);
       const [layer, index] = head.split(".");
       if (maps[layer] && maps[layer][index]) { // the large one need not wait for hundreds of others
-        const [map] = await decode([maps[layer][index]], T, Q);
+        const [map] = await TL.greys([maps[layer][index]], T, Q);
         grey.set(`${layer}.${index}`, map);
         if (frame.isConnected) chooseHead(head);
       }
-      const decoded = await decode(maps.flat(), T, Q);
+      const decoded = await TL.greys(maps.flat(), T, Q);
       if (!frame.isConnected) return;
       maps.flatMap((line, l) => line.map((_, i) => `${l}.${i}`)).forEach((key, i) => grey.set(key, decoded[i]));
       if (heads > 1) maps.forEach((line, l) => grey.set(`${l}.mean`, meanOf(line.map((_, i) => grey.get(`${l}.${i}`)))));
@@ -546,7 +508,7 @@
 
     const observer = new MutationObserver(() => {
       if (!frame.isConnected) { observer.disconnect(); return; }
-      colours = coloursOf(frame);
+      colours = TL.ramp(frame);
       paintSmall();
       paintMap();
     });

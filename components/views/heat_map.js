@@ -32,17 +32,21 @@
     large.drawImage(small, 0, 0, canvas.width, canvas.height);
   };
 
-  // Cells to point at and to walk with the arrow keys: {node, draw, move}. say(row, column) reads a cell out.
-  TL.cells = ({ rows, columns, shade, height, label, say }) => {
+  // Cells to point at and to walk with the arrow keys: {node, draw, move, point}. say(row, column) reads a cell out;
+  // point outlines it only. height: in px, else cells are square. paint(canvas): draws them instead of shade.
+  TL.cells = ({ rows, columns, shade, height, label, say, paint = (canvas) => TL.pixels(canvas, rows, columns, shade) }) => {
     let at = null;
-    const canvas = h("canvas", { style: `height:${height}px` });
+    const canvas = h("canvas", { style: height ? `height:${height}px` : `aspect-ratio:${columns}/${rows}` });
     const cursor = h("i", { class: "tl-rt-cursor", hidden: true });
     const node = h("div", { class: "tl-rt-cells", tabindex: "0", role: "application", "aria-roledescription": "matrix", "aria-label": `${label} Arrow keys move from cell to cell.` }, canvas, cursor);
     const inside = (value, end) => Math.max(0, Math.min(end - 1, value));
-    const move = (r, c) => {
+    const point = (r, c) => {
       at = [inside(r, rows), inside(c, columns)];
       cursor.hidden = false;
       cursor.style.cssText = `top:${(100 * at[0]) / rows}%;left:${(100 * at[1]) / columns}%;height:${100 / rows}%;width:${100 / columns}%`;
+    };
+    const move = (r, c) => {
+      point(r, c);
       say(...at);
     };
     const pointed = (event) => {
@@ -59,9 +63,9 @@
       event.preventDefault();
       move(...target);
     });
-    const draw = () => TL.pixels(canvas, rows, columns, shade);
+    const draw = () => paint(canvas);
     TL.redraw(canvas, draw);
-    return { node, draw, move };
+    return { node, draw, move, point };
   };
 
   const asTable = (value, columns, shade) => h("div", { class: "tl-scroll", tabindex: "0", role: "region", "aria-label": value.alt }, h("table", { class: "tl-table tl-heat" },

@@ -314,7 +314,7 @@ def _generate_torch(model: LanguageModel, ids: np.ndarray, new_tokens: int) -> I
 
 
 def export(name: str, folder: str | Path | None = None) -> Path:
-    """Write the ONNX graph of `name`, with its key-value cache, and give its path; of vq-image all graphs.
+    """Write the ONNX graph of `name`, with its key-value cache, and give its path; of a model of pictures, all graphs.
 
     folder: where to; by default a bundled model's own folder, else ./<owner>--<name>. Takes half a minute.
     UserError: as for causal_lm."""
@@ -322,6 +322,10 @@ def export(name: str, folder: str | Path | None = None) -> Path:
         from tokenlab.codebooks import vq_image
 
         return vq_image.export(Path(folder) if folder is not None else FOLDER / name)
+    if name in VLMS:
+        from tokenlab.pruning import vlm_onnx
+
+        return vlm_onnx.export(Path(folder) if folder is not None else FOLDER / name)
     from tokenlab.models import onnx
 
     name = check_name(name)

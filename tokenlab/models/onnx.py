@@ -53,7 +53,7 @@ def session(folder: Path, graph: str = GRAPH, weights: str = intake.WEIGHTS) -> 
     return _session(path.resolve(), weights, path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _session(path: Path, weights: str, written: int) -> onnxruntime.InferenceSession:
     import onnxruntime
 

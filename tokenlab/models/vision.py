@@ -78,7 +78,8 @@ class VisionLanguageModel:
 
     torch: LlavaForConditionalGeneration; vision: its encoder (shares the weights); feature_layer: which of the
     encoder's hidden states (0 is the embedding) goes to the projector, without the prefix; opening: ids before the
-    picture's tokens; before, after: text around the question; end: ids that end an answer; context: most ids."""
+    picture's tokens; before, after: text around the question; end: ids that end an answer; context: most ids;
+    folder: where its ONNX graphs lie, if it has some."""
 
     name: str
     torch: PreTrainedModel
@@ -90,6 +91,7 @@ class VisionLanguageModel:
     after: str
     end: frozenset[int]
     context: int
+    folder: Path | None = None
 
 
 def vision_transformer(name: str) -> VisionTransformer:

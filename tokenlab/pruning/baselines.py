@@ -30,8 +30,7 @@ class Ranked(TokenReduction):
         keep = scores.topk(min(context.budget, count), 1, sorted=False).indices
         context.scores = units_together(scores, vit.units)
         keep = keep + count * (torch.arange(len(keep)) % vit.units)[:, None]
-        projected = units_together(context.project(vit.feature), vit.units)
-        return select(projected, units_together(keep, vit.units), context.positions)
+        return select(units_together(vit.feature, vit.units), units_together(keep, vit.units), context)
 
 
 class Random(Ranked):
@@ -85,8 +84,8 @@ class NoPicture(TokenReduction):
     name = "no picture"
 
     def bridge(self, vit: Vit, context: Context) -> Visual:
-        whole = super().bridge(vit, context)
-        return select(whole.tokens, torch.empty(len(whole.tokens), 0, dtype=torch.long), context.positions)
+        features = units_together(vit.feature, vit.units)
+        return select(features, torch.empty(len(features), 0, dtype=torch.long), context)
 
 
 class FastV(TokenReduction):

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from tokenlab import guard
 from tokenlab.errors import UserError
+from tokenlab.pruning import vlm_onnx
 
 if TYPE_CHECKING:
     from tokenlab.models.vision import VisionLanguageModel
@@ -149,16 +150,16 @@ class TokenReduction:
         return 0
 
 
-def select(projected: Tensor, keep: Tensor, positions: str) -> Visual:
-    """The tokens keep (B, n) out of projected (B, N, d), in raster order whatever order `keep` has.
+def select(features: Tensor, keep: Tensor, context: Context) -> Visual:
+    """The patches keep (B, n) of features (B, N, dv), projected, in raster order whatever order `keep` has.
 
     In the order of their scores they would tell the language model wrong places."""
     keep = keep.sort(1).values
-    rows, count = projected.shape[:2]
+    rows, count = features.shape[:2]
     n = keep.shape[1]
     source = torch.full((rows, count), -1).scatter(1, keep, torch.arange(n).expand(rows, -1))
-    tokens = projected.gather(1, keep[..., None].expand(-1, -1, projected.shape[-1]))
-    return Visual(tokens, keep if positions == "keep" else torch.arange(n).expand(rows, -1), source)
+    tokens = context.project(features.gather(1, keep[..., None].expand(-1, -1, features.shape[-1])))
+    return Visual(tokens, keep if context.positions == "keep" else torch.arange(n).expand(rows, -1), source)
 
 
 def units_together(x: Tensor, units: int) -> Tensor:
@@ -171,13 +172,33 @@ def units_together(x: Tensor, units: int) -> Tensor:
 
 @torch.no_grad()
 def encode(
-    model: VisionLanguageModel, pixels: Tensor, method: TokenReduction | None = None, context: Context | None = None
+    model: VisionLanguageModel,
+    pixels: Tensor,
+    method: TokenReduction | None = None,
+    context: Context | None = None,
+    onnx: bool | None = None,
 ) -> Vit:
-    """The encoder layer by layer. pixels: (B, 3, size, size), or (B, U, 3, size, size) of several units each."""
+    """The encoder layer by layer. pixels: (B, 3, size, size), or (B, U, 3, size, size) of several units each.
+
+    onnx: through the graph instead, where no method can act; None: when the model has one and `method` does not act
+    in the encoder. UserError: the graph is missing or out of date."""
     units = 1
     if pixels.ndim == 5:
         units = pixels.shape[1]
         pixels = pixels.flatten(0, 1)
+    if onnx is None:
+        onnx = vlm_onnx.ships(model) and (method is None or type(method).vit is TokenReduction.vit)
+    if onnx:
+        hidden, cls = vlm_onnx.encode(model, pixels)
+    else:
+        hidden, cls = _layer_by_layer(model, pixels, method, context)
+    feature = hidden[model.feature_layer][:, model.vision.prefix :]
+    return Vit(tuple(hidden), tuple(cls), feature, model.feature_layer, units)
+
+
+def _layer_by_layer(
+    model: VisionLanguageModel, pixels: Tensor, method: TokenReduction | None, context: Context | None
+) -> tuple[list[Tensor], list[Tensor]]:
     tower = model.vision.torch
     x = tower.pre_layrnorm(tower.embeddings(pixels))
     hidden, cls = [x], []
@@ -190,8 +211,7 @@ def encode(
         x = x + block.mlp(block.layer_norm2(x))
         hidden.append(x)
         cls.append(weights[:, :, 0, model.vision.prefix :])
-    feature = hidden[model.feature_layer][:, model.vision.prefix :]
-    return Vit(tuple(hidden), tuple(cls), feature, model.feature_layer, units)
+    return hidden, cls
 
 
 # --- the language model

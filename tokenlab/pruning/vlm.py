@@ -174,11 +174,11 @@ def load_folder(folder: Path) -> VisionLanguageModel:
     model = new({key: config[key] for key in CONFIG})
     weights = {name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()}
     model.load_state_dict(weights)
-    return wrapped(model.eval(), tokenizer(), folder.name)
+    return wrapped(model.eval(), tokenizer(), folder.name, folder)
 
 
-def wrapped(model: nn.Module, tokenizer: Any, name: str) -> VisionLanguageModel:
-    """A model of `new` as the drivers take it."""
+def wrapped(model: nn.Module, tokenizer: Any, name: str, folder: Path | None = None) -> VisionLanguageModel:
+    """A model of `new` as the drivers take it. folder: where its ONNX graphs lie, if it has some."""
     from tokenlab.models.vision import VisionLanguageModel, VisionTransformer
 
     vision, text = model.config.vision_config, model.config.text_config
@@ -187,5 +187,5 @@ def wrapped(model: nn.Module, tokenizer: Any, name: str) -> VisionLanguageModel:
     )
     feature = model.config.vision_feature_layer % (vision.num_hidden_layers + 1)
     return VisionLanguageModel(
-        name, model, encoder, tokenizer, feature, (0,), "", "", frozenset({1}), text.max_position_embeddings
+        name, model, encoder, tokenizer, feature, (0,), "", "", frozenset({1}), text.max_position_embeddings, folder
     )
