@@ -39,7 +39,7 @@ def verdict(found: dict, recall_aim: bool) -> str:
     for name, bits in found["bits"].items():
         gain = 1 - bits["model"] / bits["ngram"]
         parts.append(
-            f"Bits per byte on {name}: {bits['model']:.3f}, {abs(gain):.0%} {'below' if gain >= 0 else 'above'} an "
+            f"Bits per byte on {name}: {bits['model']:.3f}, {abs(gain):.1%} {'below' if gain >= 0 else 'above'} an "
             f"order-5 n-gram (aim: 15 % below, {'met' if gain >= 0.15 else 'not met'})."
         )
     return " ".join(parts)

@@ -105,11 +105,11 @@ def new_model(plan: Plan):
 
 
 def rotary(positions: torch.Tensor, width: int, base: float = 10000.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and signed sin (1, length, 1, width) of rotary positions (length,), halves layout as in Llama."""
-    angles = torch.outer(positions, base ** (-torch.arange(0, width, 2) / width))
+    """cos and signed sin (rows, length, 1, width) of rotary positions (rows, length), halves layout as in Llama."""
+    angles = positions[..., None] * base ** (-torch.arange(0, width, 2) / width)
     cos, sin = angles.cos(), angles.sin()
-    pack = torch.cat((cos, cos), 1), torch.cat((-sin, sin), 1)
-    return tuple(part[None, :, None].to(torch.bfloat16) for part in pack)
+    pack = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
+    return tuple(part[:, :, None].to(torch.bfloat16) for part in pack)
 
 
 def block(h, norm1, qkv, out, norm2, gate_up, down, cos, sin, mask, heads: int):
@@ -141,7 +141,7 @@ fast_losses = torch.compile(token_losses, dynamic=False)
 
 def weighted_loss(w: dict, plan: Plan, x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor):
     """Mean loss of next tokens y (B, T) given x (B, T), each weighted, and the losses; w: bfloat16 weights by name."""
-    cos, sin = rotary(torch.arange(x.shape[1]), plan.hidden // plan.heads)
+    cos, sin = rotary(torch.arange(x.shape[1])[None], plan.hidden // plan.heads)
     mask = torch.full((x.shape[1], x.shape[1]), float("-inf"), dtype=torch.bfloat16).triu(1)
     h = F.embedding(x, w["model.embed_tokens.weight"])
     for i in range(plan.layers):
