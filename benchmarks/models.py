@@ -1,4 +1,4 @@
-"""Bundled language models: ONNX Runtime against torch, in one run, one thread each.
+"""Bundled models: ONNX Runtime against torch, in one run, one thread each.
 
 python -m benchmarks.models [NAME ...]
 """
@@ -16,6 +16,9 @@ from transformers import DynamicCache
 
 from tokenlab import models
 from tokenlab.models import onnx
+from tokenlab.models.vision import vision_language_model
+from tokenlab.pruning import reduction, scenes, vlm_onnx
+from tokenlab.pruning.cls_attention import FasterVLM
 
 LENGTHS = (16, 64, 256, 960)
 ROUNDS = 15
@@ -77,7 +80,35 @@ def compare(name: str) -> None:
             print(f"{label:24}{numbers}{found['eager'] / found['onnx']:12.2f} x")
 
 
+def compare_pictures(name: str) -> None:
+    """The image encoder with the attention of [CLS], and FasterVLM from pixels to the projected tokens."""
+    model = vision_language_model(name)
+    pruned = onnx.session(model.folder, vlm_onnx.FASTERVLM)
+    print(f"{name}: milliseconds, median of {ROUNDS}, one thread ({', '.join(pruned.get_providers())})")
+    print(f"{'':24}{'torch eager':>14}{'ONNX':>14}{'ONNX : eager':>14}")
+    for batch in (1, 16):
+        pixels = model.vision.pixels(np.stack([scenes.scene(i).pixels for i in range(batch)]))
+        context = reduction.Context(36, model.torch.model.multi_modal_projector, model.vision.grid, 1, [])
+        feed = {"pixels": pixels.numpy(), "keep": np.array(context.budget)}
+
+        @torch.no_grad()
+        def reduced(pixels: torch.Tensor = pixels, context: reduction.Context = context) -> None:
+            FasterVLM().bridge(reduction.encode(model, pixels, onnx=False), context)
+
+        rows = {
+            f"encoder, {batch} at once": (
+                lambda pixels=pixels: reduction.encode(model, pixels, onnx=False),
+                lambda pixels=pixels: reduction.encode(model, pixels, onnx=True),
+            ),
+            f"FasterVLM, {batch} at once": (reduced, lambda feed=feed: pruned.run(None, feed)),
+        }
+        for label, pair in rows.items():
+            found = medians({k: lambda job=job: timed(job) for k, job in zip(("eager", "onnx"), pair, strict=True)})
+            numbers = "".join(f"{seconds * 1e3:14.2f}" for seconds in found.values())
+            print(f"{label:24}{numbers}{found['eager'] / found['onnx']:12.2f} x")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for chosen in sys.argv[1:] or models.CAUSAL_LMS:
-        compare(chosen)
+    for chosen in sys.argv[1:] or (*models.CAUSAL_LMS, *models.VLMS):
+        (compare_pictures if chosen in models.VLMS else compare)(chosen)

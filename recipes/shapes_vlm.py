@@ -28,6 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import train_lm
+from scipy.ndimage import gaussian_filter
 
 from tokenlab.pruning import benchmark, policies, reduction, scenes, vlm
 
@@ -37,6 +38,7 @@ SLOTS = (
     *(("total", 6), ("where", 6), ("where", 6), ("digit", 5), ("size", 8), ("relation", 10), ("relation", 10)),
 )
 CAPTION = 4 * scenes.MOST + 1
+KEPT = (18, 36, 72)  # patches that are left where some are dropped
 PATCHES = scenes.GRID**2
 SHAPE_WORDS, COLOR_WORDS, SIZE_WORDS = scenes.SHAPES, tuple(scenes.COLORS), ("small", "big")
 
@@ -44,12 +46,14 @@ SHAPE_WORDS, COLOR_WORDS, SIZE_WORDS = scenes.SHAPES, tuple(scenes.COLORS), ("sm
 @dataclass(frozen=True)
 class Stage:
     """steps with at most `things` things in a scene. large_every: each so many-th step is of large scenes, read as a
-    thumbnail and four crops; 0: none is."""
+    thumbnail and four crops; 0: none is. drop: share of the other steps in which the language model gets only some of
+    the patches, or it takes what is missing for a scene without things."""
 
     steps: int
     things: int
     clutter: int
     large_every: int = 0
+    drop: float = 0.0
 
 
 @dataclass
@@ -70,8 +74,8 @@ class Plan:
         Stage(300, 2, 0),
         Stage(500, 3, 1),
         Stage(400, 4, 2),
-        Stage(1100, 6, 3),
-        Stage(400, 6, 3, large_every=4),
+        Stage(800, 6, 3),
+        Stage(700, 6, 3, large_every=6, drop=0.6),
     )
 
     @property
@@ -108,8 +112,8 @@ class Words:
 @dataclass
 class Batch:
     """pixels (B * units, 3, 96, 96); text (B, S) ids of all slots, the caption's last; target (B, S) the next id or
-    -100; patch (B, 144, 4) shape, color, size, digit or -1; seen (B, 47) what the scene holds; of large scenes the
-    last two are empty."""
+    -100; patch (B, 144, 4) shape, color, size, digit or -1; seen (B, 47) what the scene holds; of large scenes these
+    two are empty. keep (B, n): the visual tokens that the language model gets."""
 
     pixels: torch.Tensor
     text: torch.Tensor
@@ -117,19 +121,34 @@ class Batch:
     patch: torch.Tensor
     seen: torch.Tensor
     units: int
+    keep: torch.Tensor
 
 
 @cache
-def layout(units: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positions (T,) of <bos>, the patches and the slots, and the mask (T, T): no slot sees another."""
+def layout(units: int, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positions of the slots, and the mask (T, T) over <bos>, the kept patches and the slots: no slot sees another."""
     lengths = [length for _, length in SLOTS] + [CAPTION]
-    first = 1 + units * PATCHES
-    positions = [*range(first), *(first + i for length in lengths for i in range(length))]
-    part = [-1] * first + [i for i, length in enumerate(lengths) for _ in range(length)]
-    part, positions = torch.tensor(part), torch.tensor(positions)
+    behind = 1 + units * PATCHES
+    positions = torch.tensor([behind + i for length in lengths for i in range(length)])
+    part = torch.tensor([-1] * (1 + kept) + [i for i, length in enumerate(lengths) for _ in range(length)])
     index = torch.arange(len(part))
     allowed = (index[:, None] >= index) & ((part == -1) | (part[:, None] == part))
     return positions, torch.zeros(allowed.shape).masked_fill(~allowed, float("-inf")).to(torch.bfloat16)
+
+
+def kept_patches(plan: Plan, step: int, rows: int, units: int) -> np.ndarray:
+    """Which visual tokens each row keeps, (rows, n): all, or in some steps those that a random field is highest at,
+    sometimes smooth and sometimes not, so that they come scattered as well as in clusters."""
+    rng = np.random.default_rng((plan.seed, step, 3))
+    if units > 1 or rng.random() >= stage_at(plan, step).drop:
+        return np.broadcast_to(np.arange(units * PATCHES), (rows, units * PATCHES)).copy()
+    count, found = KEPT[rng.integers(len(KEPT))], []
+    for _ in range(rows):
+        noise = rng.random((scenes.GRID, scenes.GRID))
+        smooth = gaussian_filter(rng.random((scenes.GRID, scenes.GRID)), 1.5, mode="wrap")
+        field = noise + rng.choice((0.0, 6.0)) * smooth
+        found.append(np.sort(np.argsort(field.reshape(-1))[-count:]))
+    return np.stack(found)
 
 
 def make_batch(words: Words, plan: Plan, step: int) -> Batch:
@@ -147,7 +166,9 @@ def make_batch(words: Words, plan: Plan, step: int) -> Batch:
         if not large:
             describe(one, patch[row], seen[row])
     tensors = map(torch.from_numpy, (text, target, patch, seen))
-    return Batch(vlm.normalised(np.concatenate(pixels)), *tensors, 5 if large else 1)
+    units = 5 if large else 1
+    keep = torch.from_numpy(kept_patches(plan, step, rows, units))
+    return Batch(vlm.normalised(np.concatenate(pixels)), *tensors, units, keep)
 
 
 def write_text(one: scenes.Scene, words: Words, rng: np.random.Generator, text: np.ndarray, target: np.ndarray) -> None:
@@ -248,7 +269,7 @@ def encode(model, w: dict, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Te
 def losses(model, heads: Heads, batch: Batch, words: Words) -> dict[str, torch.Tensor]:
     """The losses, each a mean; of large scenes only that of the answers."""
     w = half_weights(model)
-    positions, mask = layout(batch.units)
+    slots, mask = layout(batch.units, batch.keep.shape[1])
     patches, cls = encode(model, w, batch.pixels)
     projected = F.gelu(
         F.linear(patches, w["multi_modal_projector.linear_1.weight"], w["multi_modal_projector.linear_1.bias"])
@@ -259,6 +280,12 @@ def losses(model, heads: Heads, batch: Batch, words: Words) -> dict[str, torch.T
     table = w["language_model.embed_tokens.weight"]
     opening = table[words.id[vlm.BOS]].expand(len(batch.text), 1, -1)
     visual = projected.reshape(len(batch.text), -1, projected.shape[-1])
+    rows = len(batch.text)
+    positions = torch.cat((torch.zeros(rows, 1), 1 + batch.keep, slots.expand(rows, -1)), 1)
+    if batch.keep.shape[1] < visual.shape[1]:
+        visual = visual.gather(1, batch.keep[..., None].expand(-1, -1, visual.shape[-1]))
+    else:
+        positions = positions[:1]  # the same in all rows
     h = torch.cat((opening, visual, F.embedding(batch.text, table)), 1)
     text = model.config.text_config
     cos, sin = train_lm.rotary(positions, text.hidden_size // text.num_attention_heads)
@@ -486,7 +513,8 @@ def write_card(folder: Path, plan: Plan, work: Path, found: dict, seconds: float
     )
     stages = ", ".join(
         f"{stage.steps:,} with up to {stage.things} things"
-        + (f" (each {stage.large_every}th of large scenes)" if stage.large_every else "")
+        + (f" (each {stage.large_every}th of large scenes, {stage.drop:.0%} of the others with dropped patches)")
+        * bool(stage.large_every)
         for stage in plan.stages
     )
     text = Path(__file__).with_suffix(".md").read_text("utf-8")

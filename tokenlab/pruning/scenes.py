@@ -468,7 +468,7 @@ def words() -> tuple[str, ...]:
 # --- pictures of several parts
 
 
-def large(seed: int, things: tuple[int, int] = (4, 10)) -> Scene:
+def large(seed: int, things: tuple[int, int] = (4, 9)) -> Scene:
     """A scene of twice the side with things of the usual size: small ones are lost in its thumbnail."""
     return scene(seed, things, side=2 * SIDE)
 
