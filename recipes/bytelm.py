@@ -26,9 +26,9 @@ PLAN = train_lm.Plan(
         train_lm.Stage(60, 2048, 8192, natural=0.55),
         train_lm.Stage(150, 512, 8192, natural=0.55),
     ),
-    tried="Natural text came behind `<s>` only in the last stage: without it `<s>` promised a story, and the same held-out "
-    "text cost twice as many bits behind it. The recipe as it stands puts `<s>` there from the first step. The plan was "
-    "shortened while it ran, so the rate fell over fewer steps than the recipe's.",
+    tried="Natural text came behind `<s>` only in the last stage: without it `<s>` promised a story, and the same "
+    "held-out text cost twice as many bits behind it. The recipe as it stands puts `<s>` there from the first step. "
+    "The plan was shortened while it ran, so the rate fell over fewer steps than the recipe's.",
 )
 
 

@@ -47,13 +47,15 @@ SHAPE_WORDS, COLOR_WORDS, SIZE_WORDS = scenes.SHAPES, tuple(scenes.COLORS), ("sm
 class Stage:
     """steps with at most `things` things in a scene. large_every: each so many-th step is of large scenes, read as a
     thumbnail and four crops; 0: none is. drop: share of the other steps in which the language model gets only some of
-    the patches, or it takes what is missing for a scene without things."""
+    the patches, or it takes what is missing for a scene without things. frozen: the encoder stays as it is. Trained
+    with dropped patches it writes everything into all of them, and then it does not matter which are dropped."""
 
     steps: int
     things: int
     clutter: int
     large_every: int = 0
     drop: float = 0.0
+    frozen: bool = False
 
 
 @dataclass
@@ -74,8 +76,8 @@ class Plan:
         Stage(300, 2, 0),
         Stage(500, 3, 1),
         Stage(400, 4, 2),
-        Stage(800, 6, 3),
-        Stage(700, 6, 3, large_every=6, drop=0.6),
+        Stage(740, 6, 3),
+        Stage(400, 6, 3, large_every=6, drop=0.6, frozen=True),
     )
 
     @property
@@ -266,11 +268,12 @@ def encode(model, w: dict, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     return patches, h[:, 0]
 
 
-def losses(model, heads: Heads, batch: Batch, words: Words) -> dict[str, torch.Tensor]:
-    """The losses, each a mean; of large scenes only that of the answers."""
+def losses(model, heads: Heads, batch: Batch, words: Words, frozen: bool = False) -> dict[str, torch.Tensor]:
+    """The losses, each a mean; of large scenes only that of the answers, of a frozen encoder none of its own."""
     w = half_weights(model)
     slots, mask = layout(batch.units, batch.keep.shape[1])
-    patches, cls = encode(model, w, batch.pixels)
+    with torch.set_grad_enabled(not frozen):
+        patches, cls = encode(model, w, batch.pixels)
     projected = F.gelu(
         F.linear(patches, w["multi_modal_projector.linear_1.weight"], w["multi_modal_projector.linear_1.bias"])
     )
@@ -304,10 +307,12 @@ def losses(model, heads: Heads, batch: Batch, words: Words) -> dict[str, torch.T
     right = (logits.argmax(-1) == batch.target)[:, :split].detach()
     found = {"answer": every[:, :split].sum() / known[:, :split].sum(), "right": right, "known": known[:, :split]}
     if batch.units > 1:
-        return found | {"cls": 0.0 * cls.float().sum()}  # the optimizer wants a gradient of the last layer, too
+        return found
+    found["caption"] = every[:, split:].sum() / known[:, split:].sum()
+    found["words"] = words_loss(projected.float(), table.float(), batch.patch, words)
+    if frozen:
+        return found
     return found | {
-        "caption": every[:, split:].sum() / known[:, split:].sum(),
-        "words": words_loss(projected.float(), table.float(), batch.patch, words),
         "patch": patch_loss(heads.patch(patches.float()), batch.patch),
         "cls": cls_loss(heads.scene(cls.float()), batch.seen),
     }
@@ -361,17 +366,22 @@ def train(plan: Plan, work: Path, minutes: float) -> None:
     work.mkdir(parents=True, exist_ok=True)
     model, heads = new_model(plan)
     both = torch.nn.ModuleDict({"model": model, "heads": heads})
-    optimizer, words, step, spent = train_lm.Optimizer(both, plan), Words(), 0, 0.0
+    words, step, spent, state = Words(), 0, 0.0, None
     path = work / "checkpoint.pt"
     if path.exists():
         state = torch.load(path)
         both.load_state_dict(state["model"])
-        optimizer.load(state["optimizer"])
         step, spent = state["step"], state["seconds"]
+    frozen, optimizer = None, None
     before, began, saved = spent, time.monotonic(), time.monotonic()
     while step < plan.steps and time.monotonic() - began < 60 * minutes:
         scale = min(1.0, (step + 1) / plan.warm_up, (1 - step / plan.steps) / plan.decay + 0.02)
-        found = losses(model, heads, make_batch(words, plan, step), words)
+        if stage_at(plan, step).frozen != frozen:
+            frozen = stage_at(plan, step).frozen
+            optimizer = train_lm.Optimizer(trained(model, heads, frozen), plan)
+            if state is not None and state["frozen"] == frozen:
+                optimizer.load(state["optimizer"])
+        found = losses(model, heads, make_batch(words, plan, step), words, frozen)
         loss = sum(weight * found[name] for name, weight in plan.weights.items() if name in found)
         both.zero_grad(set_to_none=True)
         loss.backward()
@@ -386,8 +396,16 @@ def train(plan: Plan, work: Path, minutes: float) -> None:
             print(json.dumps(entry), flush=True)
         if time.monotonic() - saved > 120:
             saved = time.monotonic()
-            save(path, both, optimizer, plan, step, spent)
-    save(path, both, optimizer, plan, step, spent)
+            save(path, both, optimizer, plan, step, spent, frozen)
+    save(path, both, optimizer, plan, step, spent, frozen)
+
+
+def trained(model, heads: Heads, frozen: bool) -> torch.nn.Module:
+    """The parts that learn."""
+    if not frozen:
+        return torch.nn.ModuleDict({"model": model, "heads": heads})
+    parts = {"language": model.model.language_model, "projector": model.model.multi_modal_projector}
+    return torch.nn.ModuleDict(parts | {"head": model.lm_head})
 
 
 def by_kind(right: torch.Tensor, known: torch.Tensor) -> dict[str, float]:
@@ -399,9 +417,9 @@ def by_kind(right: torch.Tensor, known: torch.Tensor) -> dict[str, float]:
     return {kind: round(hits[kind] / max(1, asked[kind]), 2) for kind in scenes.KINDS}
 
 
-def save(path: Path, both, optimizer, plan: Plan, step: int, seconds: float) -> None:
+def save(path: Path, both, optimizer, plan: Plan, step: int, seconds: float, frozen: bool) -> None:
     state = {"model": both.state_dict(), "optimizer": optimizer.state(), "plan": asdict(plan)}
-    torch.save(state | {"step": step, "seconds": seconds}, path.with_suffix(".new"))
+    torch.save(state | {"step": step, "seconds": seconds, "frozen": frozen}, path.with_suffix(".new"))
     path.with_suffix(".new").rename(path)
 
 
@@ -497,7 +515,9 @@ def write_card(folder: Path, plan: Plan, work: Path, found: dict, seconds: float
     for start in range(0, len(log), each):
         part = log[start : start + each]
         cells = [f"{part[-1]['step']:,}", str(part[-1]["things"])]
-        cells += [f"{np.mean([e[name] for e in part]):.2f}" for name in ("answer", "caption", "words", "patch", "cls")]
+        for name in plan.weights:
+            values = [e[name] for e in part if name in e]
+            cells.append(f"{np.mean(values):.2f}" if values else "")
         cells += [f"{100 * np.mean([e[kind] for e in part]):.0f}" for kind in scenes.KINDS]
         curve.append("| " + " | ".join(cells) + " |")
     rows = [
@@ -513,7 +533,10 @@ def write_card(folder: Path, plan: Plan, work: Path, found: dict, seconds: float
     )
     stages = ", ".join(
         f"{stage.steps:,} with up to {stage.things} things"
-        + (f" (each {stage.large_every}th of large scenes, {stage.drop:.0%} of the others with dropped patches)")
+        + (
+            f" (each {stage.large_every}th of large scenes, {stage.drop:.0%} of the others with dropped patches, "
+            "the encoder frozen)"
+        )
         * bool(stage.large_every)
         for stage in plan.stages
     )

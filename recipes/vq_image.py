@@ -60,8 +60,8 @@ class Plan:
 VQ = Plan("vq", vq_image.Config(), steps=5000, plain=600)
 PLANS = (
     VQ,
-    replace(VQ, name="fsq", model=vq_image.Config("fsq", (8, 5, 5, 5), None), steps=1000, plain=0, rate=1e-3),
-    replace(VQ, name="rvq", model=vq_image.Config("rvq", (32, 32), 8), steps=1000, plain=150, rate=1e-3),
+    replace(VQ, name="fsq", model=vq_image.Config("fsq", (8, 5, 5, 5), None), steps=2600, plain=0, rate=1e-3),
+    replace(VQ, name="rvq", model=vq_image.Config("rvq", (32, 32), 8), steps=2000, plain=150, rate=1e-3),
 )
 
 

@@ -43,7 +43,9 @@ def test_shapes_differ_and_fill_their_box(shape):
 
 
 def test_area_of_a_circle():
-    assert scenes.mask(Thing("circle", "red", "big", 48.0, 48.0, 20.0)).sum() == pytest.approx(np.pi * 18.4**2, rel=0.01)
+    assert scenes.mask(Thing("circle", "red", "big", 48.0, 48.0, 20.0)).sum() == pytest.approx(
+        np.pi * 18.4**2, rel=0.01
+    )
 
 
 def test_patches_of_a_thing_hold_it():

@@ -7,8 +7,8 @@ them, or compress them: in the encoder, behind it, or layer by layer in the lang
 
 Members share these interfaces:
 
-- `reduction.py`: `TokenReduction`, the four places where a method can act, and the driver: `encode` a picture, `read` it
-  with a question and a method, `generate` the answer. Tokens are really removed; work is counted by formula.
+- `reduction.py`: `TokenReduction`, the four places where a method can act, and the driver: `encode` a picture, `read`
+  it with a question and a method, `generate` the answer. Tokens are really removed; work is counted by formula.
 - `baselines.py`: random, uniform grid, FastV, an oracle and no picture at all; `Ranked` for methods that score patches.
 - `policies.py`: the registry of what the workbench compares, one entry per method.
 - `benchmark.py`: accuracy on drawn scenes by kind of question, with paired intervals, for any list of methods.

@@ -31,9 +31,9 @@ favours scores that do not; so it is split by kind of question. *Oracle* keeps w
 picture* keeps nothing. Beside it: repacked positions; half of the budget on a uniform grid, a control that tells
 whether the language model misses the background as such; and large scenes as a thumbnail and four crops.
 
-**The model bears missing patches because it was trained to.** Before the last stage of its training, in which patches
-chosen by random fields are left out, it took a picture without background for one without things, and FasterVLM
-answered fewer questions than a random choice (see its card). The paper's models bear it untrained.
+**The model bears missing patches because its language model was trained to.** Before the last stage of training, in
+which patches chosen by random fields are left out, it took a picture without background for one without things, and
+FasterVLM answered fewer questions than a random choice (see its card). The paper's models bear it untrained.
 
 Source: Q. Zhang, A. Cheng, M. Lu, Z. Zhuo, M. Wang, J. Cao, S. Guo, Q. She and S. Zhang, *[CLS] Attention is All You
 Need for Training-Free Visual Token Pruning: Make VLM Inference Faster* (2024). Encoders without [CLS], such as SigLIP,
