@@ -4,13 +4,11 @@ Most tests draw into an empty page with the app's script and styles; those about
 """
 
 import csv
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from components.views import script
-from tokenlab import views
+from tests.browser.drawing import draw
 from tokenlab.cache import attention_maps as am
 
 LAYERS, HEADS, LENGTH = 3, 2, 24
@@ -26,52 +24,27 @@ def random_weights(layers, heads, length):
     return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
 
 
-def drawing(weights, tokens):
+def maps(weights, tokens):
     ids = np.arange(weights.shape[-1])
-    return views.to_json(am.maps_view(am.Attended("toy", ids, tokens, weights, {0: 9.0})))
+    return am.maps_view(am.Attended("toy", ids, tokens, weights, {0: 9.0}))
 
 
 WEIGHTS = random_weights(LAYERS, HEADS, LENGTH)
-DATA = drawing(WEIGHTS, TOKENS)
+MAPS = maps(WEIGHTS, TOKENS)
 LOWEST = np.unravel_index(am.entropy(WEIGHTS).argmin(), (LAYERS, HEADS))  # large at first
-
-STYLE = (Path(__file__).parents[2] / "assets" / "style.css").read_text("utf-8")
-EMPTY = "<title>TokenLab</title><body><div class='gradio-container'><main class='app tl-panel'></main></div></body>"
-DRAW = """async (data) => {
-    let root = document.getElementById("am");
-    if (!root) {
-        root = TL.h("div", { class: "tl-view", id: "am" });
-        document.querySelector(".tl-panel").prepend(root);
-    }
-    root.replaceChildren();
-    delete root.dataset.drawn;
-    TL.views.AttentionMaps(root, data);
-    while (!root.dataset.drawn) await new Promise((done) => setTimeout(done, 5));
-    return Number(root.dataset.drawn);
-}"""
 
 
 @pytest.fixture
-def view(browser):
+def view(drawn_alone):
     """A page that holds nothing but the view -> (page, the view's element)."""
-    problems = []
-    page = browser.new_page(viewport={"width": 1100, "height": 900})
-    page.set_default_timeout(10_000)
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda e: problems.append(str(e)))
-    page.set_content(EMPTY)
-    page.add_style_tag(content=STYLE)
-    page.add_script_tag(content=script())
-    page.evaluate(DRAW, DATA)
-    yield page, page.locator("#am")
-    page.close()
-    assert problems == []
+    page = drawn_alone(MAPS)
+    return page, page.locator("#drawn")
 
 
 def shades(page):
     return np.array(
         page.eval_on_selector_all(
-            "#am .tl-am-token", "all => all.map(one => Number(one.style.getPropertyValue('--tl-shade')))"
+            "#drawn .tl-am-token", "all => all.map(one => Number(one.style.getPropertyValue('--tl-shade')))"
         )
     )
 
@@ -172,10 +145,9 @@ def test_keyboard_alone(view):
     assert page.evaluate("!document.activeElement.closest('.tl-am-strip')"), "Tab leaves the text"
 
 
-def test_colours_follow_the_theme(open_page):
-    page = open_page()
-    page.evaluate(DRAW, DATA)
-    pictures = ["#am .tl-am-map canvas", "#am .tl-am-cell canvas"]
+def test_colours_follow_the_theme(drawn_in_app):
+    page = drawn_in_app(MAPS)
+    pictures = ["#drawn .tl-am-map canvas", "#drawn .tl-am-cell canvas"]
     rgb = lambda name: page.evaluate(  # noqa: E731
         f"getComputedStyle(document.querySelector('.tl-am')).getPropertyValue('--tl-am-{name}').trim()"
     )
@@ -229,10 +201,9 @@ def test_hostile_tokens_stay_text(view):
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_accessible_and_no_wider_than_the_screen(open_page, axe, width, dark):
-    page = open_page(width=width, dark=dark)
-    page.evaluate(DRAW, DATA)
-    am_view = page.locator("#am")
+def test_accessible_and_no_wider_than_the_screen(drawn_in_app, axe, width, dark):
+    page = drawn_in_app(MAPS, width, dark)
+    am_view = page.locator("#drawn")
     am_view.get_by_label("Number").select_option(am.ENTROPY)
     page.get_by_role("button", name="Larger cells").click()
     assert axe(page) == []
@@ -242,15 +213,20 @@ def test_accessible_and_no_wider_than_the_screen(open_page, axe, width, dark):
 def test_the_chosen_head_stays_for_the_next_text(view):
     page, am_view = view
     am_view.locator(".tl-am-cell").nth(3).click()
-    page.evaluate(DRAW, DATA)
+    draw(page, MAPS)
     assert am_view.locator("h4").inner_text() == "Layer 1, head 0"
-    page.evaluate(DRAW, drawing(WEIGHTS[:1], TOKENS))  # a model without that layer
+    draw(page, maps(WEIGHTS[:1], TOKENS))  # a model without that layer
     assert am_view.locator("h4").inner_text().startswith("Layer 0")
 
 
 def test_many_heads_are_drawn_fast(view):
     page, am_view = view
     text = tuple(f" word{i}" for i in range(160))
-    data = drawing(random_weights(12, 4, 160), text)
-    assert min(page.evaluate(DRAW, data) for _ in range(4)) < 1000  # ms; 120 on a quiet machine
+    many = maps(random_weights(12, 4, 160), text)
+
+    def took():
+        draw(page, many)
+        return float(am_view.get_attribute("data-drawn"))
+
+    assert min(took() for _ in range(4)) < 1000  # ms; 120 on a quiet machine
     assert am_view.locator(".tl-am-cell").count() == 12 * 5 + 1

@@ -3,22 +3,11 @@
 Most tests draw into an empty page with the app's script and styles; those about looks draw into the app itself.
 """
 
-import base64
-import io
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from components.views import script
+from tests.browser.drawing import png
 from tokenlab import views
-
-
-def png(array):
-    file = io.BytesIO()
-    Image.fromarray(np.asarray(array, np.uint8)).save(file, "png")
-    return base64.b64encode(file.getvalue()).decode()
 
 
 def tiles(colours, across, size=2):
@@ -61,37 +50,11 @@ CODES = views.Codes(
 )
 ONE = views.Codes(title="Plain", png=tiles(PICTURE, 3), grid=(2, 3), levels=(SECOND,))
 
-STYLE = (Path(__file__).parents[2] / "assets" / "style.css").read_text("utf-8")
-EMPTY = "<title>TokenLab</title><body><div class='gradio-container'><main class='tl-panel'></main></div></body>"
-DRAW = """async (data) => {
-    const root = TL.h("div", { class: "tl-view", id: "drawn" });
-    document.querySelector(".tl-main, .tl-panel").prepend(root);
-    TL.views.Codes(root, data);
-    while (!root.dataset.drawn) await new Promise((done) => setTimeout(done, 5));
-}"""
-
 
 @pytest.fixture
-def draw(browser):
-    """draw(view) -> a page that holds nothing but the view."""
-    problems, pages = [], []
-
-    def drawn(view):
-        page = browser.new_page(viewport={"width": 1000, "height": 1200})
-        pages.append(page)
-        page.set_default_timeout(10_000)
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: problems.append(str(e)))
-        page.set_content(EMPTY)
-        page.add_style_tag(content=STYLE)
-        page.add_script_tag(content=script())
-        page.evaluate(DRAW, views.to_json(view))
-        return page
-
-    yield drawn
-    for page in pages:
-        page.close()
-    assert problems == []
+def drawn(drawn_alone):
+    """drawn(view) -> a page that holds nothing but the view and is as tall as it."""
+    return lambda view: drawn_alone(view, 1000, 1200)
 
 
 def pixel(page, stage, layer, x, y):
@@ -144,8 +107,8 @@ def tile_colours(page):
     )
 
 
-def test_the_badges_count(draw):
-    page = draw(CODES)
+def test_the_badges_count(drawn):
+    page = drawn(CODES)
     assert page.locator(".tl-cb-badges .tl-badge").all_inner_texts() == [
         "3.36 perplexity, of 8 tokens counted",
         "1 dead of 5 codes",
@@ -156,8 +119,8 @@ def test_the_badges_count(draw):
     assert "Only 1.6 tokens were counted per code" in page.locator("#drawn").inner_text()
 
 
-def test_pointing_at_a_token_shows_its_code_and_outlines_its_like(draw):
-    page = draw(CODES)
+def test_pointing_at_a_token_shows_its_code_and_outlines_its_like(drawn):
+    page = drawn(CODES)
     assert outlined(page) == []
     point(page, "tokens", 0.9, 0.2)
     assert outlined(page) == [1, 2, 5] and dimmed(page) == []
@@ -174,8 +137,8 @@ def test_pointing_at_a_token_shows_its_code_and_outlines_its_like(draw):
     assert list(tile_colours(page)) == ["in the picture", "code alone"]
 
 
-def test_keys_walk_over_the_tokens(draw):
-    page = draw(CODES)
+def test_keys_walk_over_the_tokens(drawn):
+    page = drawn(CODES)
     page.locator(".tl-cb-stage.tokens").focus()
     assert "code 0 at row 1, column 1" in said(page) and outlined(page) == [0, 4]
     for key, expected in [
@@ -190,8 +153,8 @@ def test_keys_walk_over_the_tokens(draw):
         assert expected in said(page)
 
 
-def test_pointing_at_a_dot_shows_its_tokens(draw):
-    page = draw(CODES)
+def test_pointing_at_a_dot_shows_its_tokens(drawn):
+    page = drawn(CODES)
     point(page, "map", *on_map(page, 1, 0))
     assert said(page).startswith("coarse, code 1\ncame up 2 times") and outlined(page) == [1, 2, 5]
     assert dimmed(page) == [0, 3, 4]
@@ -203,8 +166,8 @@ def test_pointing_at_a_dot_shows_its_tokens(draw):
     assert "code 2" in said(page)
 
 
-def test_keys_walk_over_the_map_to_the_closest_code(draw):
-    page = draw(CODES)
+def test_keys_walk_over_the_map_to_the_closest_code(drawn):
+    page = drawn(CODES)
     page.locator(".tl-cb-stage.map").focus()
     assert "code 0" in said(page)
     for key, code in [("ArrowRight", 4), ("ArrowRight", 1), ("ArrowUp", 4), ("ArrowUp", 2), ("ArrowUp", 2)]:
@@ -212,8 +175,8 @@ def test_keys_walk_over_the_map_to_the_closest_code(draw):
         assert page.locator("#drawn").get_attribute("data-code") == str(code)
 
 
-def test_dots_grow_with_use_and_dead_codes_are_crosses(draw):
-    page = draw(CODES)
+def test_dots_grow_with_use_and_dead_codes_are_crosses(drawn):
+    page = drawn(CODES)
     side = page.locator(".tl-cb-stage.map canvas").first.bounding_box()["width"]
 
     def inked(x, y, right):
@@ -227,8 +190,8 @@ def test_dots_grow_with_use_and_dead_codes_are_crosses(draw):
     assert here[1] > here[0] and elsewhere[3] < here[3]  # the accent, and stronger
 
 
-def test_bars_are_sorted_and_logarithmic(draw):
-    page = draw(CODES)
+def test_bars_are_sorted_and_logarithmic(drawn):
+    page = drawn(CODES)
     tall = page.locator(".tl-cb-stage.use canvas").first.evaluate(
         """canvas => [0, 1, 2, 3, 4].map((i) => {
             const x = Math.floor(canvas.width * (i + 0.5) / 5), pen = canvas.getContext("2d");
@@ -250,8 +213,8 @@ def test_bars_are_sorted_and_logarithmic(draw):
     assert "code 3" in said(page) and dimmed(page) == [0, 1, 2, 4, 5]
 
 
-def test_a_click_holds_the_choice(draw):
-    page = draw(CODES)
+def test_a_click_holds_the_choice(drawn):
+    page = drawn(CODES)
     point(page, "tokens", 0.1, 0.2, click=True)
     point(page, "tokens", 0.9, 0.9)
     assert "code 0 at row 1, column 1" in said(page) and said(page).endswith("held")
@@ -266,8 +229,8 @@ def test_a_click_holds_the_choice(draw):
     assert not said(page).endswith("held")
 
 
-def test_the_level_menu_keeps_the_token(draw):
-    page = draw(CODES)
+def test_the_level_menu_keeps_the_token(drawn):
+    page = drawn(CODES)
     point(page, "tokens", 0.9, 0.2, click=True)
     page.get_by_label("Level").select_option("fine")
     assert "fine, code 2 at row 1, column 3" in said(page) and outlined(page) == [2, 3]
@@ -281,16 +244,16 @@ def test_the_level_menu_keeps_the_token(draw):
     assert "Point at a token" in said(page) and outlined(page) == []
 
 
-def test_one_level_needs_no_menu_and_no_name(draw):
-    page = draw(ONE)
+def test_one_level_needs_no_menu_and_no_name(drawn):
+    page = drawn(ONE)
     assert page.locator("#drawn select").count() == 0
     point(page, "tokens", 0.1, 0.2)
     assert said(page).startswith("Code 3 at row 1, column 1")
     assert list(tile_colours(page)) == ["in the picture"]
 
 
-def test_all_codes_as_a_table_and_as_a_file(draw):
-    page = draw(CODES)
+def test_all_codes_as_a_table_and_as_a_file(drawn):
+    page = drawn(CODES)
     page.get_by_role("button", name="As a table").click()
     cells = [row.split("\t") for row in page.locator("#drawn tbody tr").all_inner_texts()]
     assert cells[0] == ["0", "4", "2", "0", "0"] and cells[4] == ["2", "0", "0", "0", "1"]
@@ -300,8 +263,8 @@ def test_all_codes_as_a_table_and_as_a_file(draw):
     assert lines[:2] == ["code,times in 8 tokens,tokens of this picture,map x,map y", "0,4,2,0,0"] and len(lines) == 6
 
 
-def test_grid_lines_can_be_taken_away(draw):
-    page = draw(CODES)
+def test_grid_lines_can_be_taken_away(drawn):
+    page = drawn(CODES)
     between = (1 / 3, 0.25)
     assert pixel(page, "tokens", 0, *between)[3] > 0
     page.get_by_role("button", name="Grid lines").click()
@@ -332,8 +295,8 @@ def large(size=4096, side=32):
     )
 
 
-def test_thousands_of_codes_follow_the_pointer(draw):
-    page = draw(large())
+def test_thousands_of_codes_follow_the_pointer(drawn):
+    page = drawn(large())
     took = page.evaluate(
         """() => {
             const node = document.querySelector(".tl-cb-stage.tokens"), box = node.getBoundingClientRect();
@@ -349,9 +312,8 @@ def test_thousands_of_codes_follow_the_pointer(draw):
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_accessible_and_no_wider_than_the_screen(open_page, axe, width, dark):
-    page = open_page(width=width, dark=dark)
-    page.evaluate(DRAW, views.to_json(large(1024)))
+def test_accessible_and_no_wider_than_the_screen(drawn_in_app, axe, width, dark):
+    page = drawn_in_app(large(1024), width, dark)
     point(page, "tokens", 0.5, 0.5)
     assert axe(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width

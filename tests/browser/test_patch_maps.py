@@ -1,37 +1,14 @@
 """The view of heat maps over a picture, drawn from data that can be checked by hand."""
 
-import base64
 import csv
-import io
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from components.views import script
+from tests.browser.drawing import draw, png
 from tokenlab import views
 
-STYLE = (Path(__file__).parents[2] / "assets" / "style.css").read_text("utf-8")
-EMPTY = "<title>TokenLab</title><body><div class='gradio-container'><main class='app tl-panel'></main></div></body>"
-DRAW = """async data => {
-    let root = document.getElementById("drawn");
-    if (!root) {
-        root = TL.h("div", { class: "tl-view", id: "drawn" });
-        (document.querySelector(".tl-main") || document.querySelector(".tl-panel")).prepend(root);
-    }
-    root.replaceChildren();
-    delete root.dataset.drawn;
-    TL.views[data.kind](root, data);
-    while (!root.dataset.drawn) await new Promise((done) => setTimeout(done, 5));
-}"""
 RED = (200, 30, 30)
-
-
-def png(picture):
-    out = io.BytesIO()
-    Image.fromarray(np.asarray(picture, np.uint8)).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()
 
 
 def toy(name, weights, **facts):
@@ -59,20 +36,9 @@ MAPS = views.PatchMaps(
 
 
 @pytest.fixture
-def page(browser):
+def page(drawn_alone):
     """A page that holds nothing but the view."""
-    problems = []
-    page = browser.new_page(viewport={"width": 1100, "height": 900})
-    page.set_default_timeout(10_000)
-    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda e: problems.append(str(e)))
-    page.set_content(EMPTY)
-    page.add_style_tag(content=STYLE)
-    page.add_script_tag(content=script())
-    page.evaluate(DRAW, views.to_json(MAPS))
-    yield page
-    page.close()
-    assert problems == []
+    return drawn_alone(MAPS)
 
 
 def colours(page, selector):
@@ -165,16 +131,15 @@ def test_the_weights_to_take_away(page, tmp_path):
 
 def test_the_chosen_map_stays_for_the_next_picture(page):
     page.locator("#drawn .tl-pm-cell").nth(3).click()
-    page.evaluate(DRAW, views.to_json(MAPS))
+    draw(page, MAPS)
     assert page.locator("#drawn h4").inner_text() == "layer 1, head 1"
     fewer = views.PatchMaps(title="T", png=MAPS.png, grid=(2, 3), lines=("layer 0",), maps=((FIRST,),))
-    page.evaluate(DRAW, views.to_json(fewer))
+    draw(page, fewer)
     assert page.locator("#drawn h4").inner_text() == "layer 0, head 0"
 
 
-def test_colours_follow_the_theme(open_page):
-    page = open_page()
-    page.evaluate(DRAW, views.to_json(MAPS))
+def test_colours_follow_the_theme(drawn_in_app):
+    page = drawn_in_app(MAPS)
     page.get_by_label("From the picture alone to the weights alone").fill("100")
     light = colours(page, LARGE)[5]
     assert light == ramp(page, "high")
@@ -184,8 +149,7 @@ def test_colours_follow_the_theme(open_page):
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_accessible_and_no_wider_than_the_screen(open_page, axe, width, dark):
-    page = open_page(width=width, dark=dark)
-    page.evaluate(DRAW, views.to_json(MAPS))
+def test_accessible_and_no_wider_than_the_screen(drawn_in_app, axe, width, dark):
+    page = drawn_in_app(MAPS, width, dark)
     assert axe(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,36 +1,12 @@
 """The view of what methods do to the patches of a picture, drawn from data that can be checked by hand."""
 
-import base64
-import io
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from components.views import script
+from tests.browser.drawing import draw, png
 from tokenlab import views
 
-STYLE = (Path(__file__).parents[2] / "assets" / "style.css").read_text("utf-8")
-EMPTY = "<title>TokenLab</title><body><div class='gradio-container'><main class='app tl-panel'></main></div></body>"
-DRAW = """async data => {
-    let root = document.getElementById("drawn");
-    if (!root) {
-        root = TL.h("div", { class: "tl-view", id: "drawn" });
-        (document.querySelector(".tl-main") || document.querySelector(".tl-panel")).prepend(root);
-    }
-    root.replaceChildren();
-    delete root.dataset.drawn;
-    TL.views[data.kind](root, data);
-    while (!root.dataset.drawn) await new Promise((done) => setTimeout(done, 5));
-}"""
 RED = (200, 30, 30)
-
-
-def png(picture):
-    out = io.BytesIO()
-    Image.fromarray(np.asarray(picture, np.uint8)).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()
 
 
 # Two rows of three patches, all red. 0 1 2 above 3 4 5.
@@ -55,29 +31,6 @@ OVERLAY = views.PatchOverlay(
     marked=(4, 5),
     marked_name="what the question is about",
 )
-
-
-@pytest.fixture
-def empty(browser):
-    """empty(view) -> a page that holds nothing but the view."""
-    problems, pages = [], []
-
-    def draw(view):
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
-        pages.append(page)
-        page.set_default_timeout(10_000)
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: problems.append(str(e)))
-        page.set_content(EMPTY)
-        page.add_style_tag(content=STYLE)
-        page.add_script_tag(content=script())
-        page.evaluate(DRAW, views.to_json(view))
-        return page
-
-    yield draw
-    for page in pages:
-        page.close()
-    assert problems == []
 
 
 def card(page, name):
@@ -112,8 +65,8 @@ def slide(page, layer):
     page.get_by_label("Layer of the language model").fill(str(layer))
 
 
-def test_what_is_removed_is_hatched_layer_by_layer(empty):
-    page = empty(OVERLAY)
+def test_what_is_removed_is_hatched_layer_by_layer(drawn_alone):
+    page = drawn_alone(OVERLAY)
     assert untouched(page, "full") == [0, 1, 2, 3, 4, 5]
     assert untouched(page, "some") == [0, 3, 4]  # before the last layer, at first
     assert len(patches(page, "some")[1]) > 1, "a hatch is more than one colour"
@@ -125,39 +78,39 @@ def test_what_is_removed_is_hatched_layer_by_layer(empty):
     assert "removed" in page.locator("#drawn .tl-legend").inner_text()
 
 
-def test_counts_follow_the_slider_and_merged_patches_count_once(empty):
-    page = empty(OVERLAY)
+def test_counts_follow_the_slider_and_merged_patches_count_once(drawn_alone):
+    page = drawn_alone(OVERLAY)
     counts = page.locator("#drawn .tl-po-count")
     assert counts.all_inner_texts() == ["6 of 6 patches", "3 of 6 patches", "4 of 6 patches as 2 tokens"]
     slide(page, 0)
     assert counts.all_inner_texts() == ["6 of 6 patches", "5 of 6 patches", "5 of 6 patches as 3 tokens"]
 
 
-def test_merged_patches_share_a_tint(empty):
-    page = empty(OVERLAY)
+def test_merged_patches_share_a_tint(drawn_alone):
+    page = drawn_alone(OVERLAY)
     seen = patches(page, "merged")
     assert seen[0] == seen[1] == seen[3] and len(seen[0]) == 1 and seen[0] != [" ".join(map(str, RED))]
     assert untouched(page, "merged") == [2]  # alone in its group: not merged
     assert "merged into one token" in page.locator("#drawn .tl-legend").inner_text()
 
 
-def test_neighbouring_groups_have_different_colours(empty):
+def test_neighbouring_groups_have_different_colours(drawn_alone):
     groups = views.PatchRow(name="pairs", left=(-1,) * 6, groups=(0, 1, 2, 0, 1, 2))
-    page = empty(views.PatchOverlay(title="T", png=PICTURE, grid=(2, 3), layers=1, rows=(groups,)))
+    page = drawn_alone(views.PatchOverlay(title="T", png=PICTURE, grid=(2, 3), layers=1, rows=(groups,)))
     seen = patches(page, "pairs")
     assert seen[0] == seen[3] and seen[1] == seen[4] and seen[2] == seen[5]
     assert seen[0] != seen[1] != seen[2]
 
 
-def test_the_slider_is_there_only_where_layers_remove(empty):
-    page = empty(views.PatchOverlay(title="T", png=PICTURE, grid=(2, 3), layers=4, rows=(FULL,)))
+def test_the_slider_is_there_only_where_layers_remove(drawn_alone):
+    page = drawn_alone(views.PatchOverlay(title="T", png=PICTURE, grid=(2, 3), layers=4, rows=(FULL,)))
     assert page.locator("#drawn input[type=range]").count() == 0
     assert page.locator("#drawn .tl-legend").inner_text() == ""
     assert page.get_by_role("button", name="Show scores").count() == 0
 
 
-def test_marked_patches_have_an_outline_of_black_and_white(empty):
-    page = empty(OVERLAY)
+def test_marked_patches_have_an_outline_of_black_and_white(drawn_alone):
+    page = drawn_alone(OVERLAY)
     edge = """canvas => {
         const pen = canvas.getContext("2d"), at = (x) => {
             const data = pen.getImageData(Math.round(x * canvas.width) + 1, Math.round(canvas.height / 2) + 1, 1,
@@ -173,8 +126,8 @@ def test_marked_patches_have_an_outline_of_black_and_white(empty):
     assert "what the question is about" in page.locator("#drawn .tl-legend").inner_text()
 
 
-def test_pointing_at_a_patch_reads_it_for_every_method(empty):
-    page = empty(OVERLAY)
+def test_pointing_at_a_patch_reads_it_for_every_method(drawn_alone):
+    page = drawn_alone(OVERLAY)
     box = card(page, "some").locator("canvas").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.25)
     details = page.locator("#drawn .tl-details")
@@ -190,8 +143,8 @@ def test_pointing_at_a_patch_reads_it_for_every_method(empty):
     assert "still there, removed before layer 2" in details.inner_text()
 
 
-def test_keyboard_alone(empty):
-    page = empty(OVERLAY)
+def test_keyboard_alone(drawn_alone):
+    page = drawn_alone(OVERLAY)
     details = page.locator("#drawn .tl-details")
     assert page.locator('#drawn .tl-po-stage[tabindex="0"]').count() == 1
     page.locator('#drawn .tl-po-stage[tabindex="0"]').focus()
@@ -209,8 +162,8 @@ def test_keyboard_alone(empty):
     assert page.get_by_role("button", name="Show scores").get_attribute("aria-pressed") == "true"
 
 
-def test_scores_shade_the_patches(empty):
-    page = empty(OVERLAY)
+def test_scores_shade_the_patches(drawn_alone):
+    page = drawn_alone(OVERLAY)
     page.get_by_role("button", name="Show scores").click()
     assert untouched(page, "full") == [0, 1, 2, 3, 4, 5], "it has no scores"
     seen = patches(page, "some")
@@ -220,31 +173,30 @@ def test_scores_shade_the_patches(empty):
     assert "highest" in page.locator("#drawn .tl-legend").inner_text()
 
 
-def test_facts_and_marks_are_words(empty):
-    page = empty(OVERLAY)
+def test_facts_and_marks_are_words(drawn_alone):
+    page = drawn_alone(OVERLAY)
     assert page.locator("#drawn .tl-po-mark").all_inner_texts() == ["✓ right", "✗ wrong"]
     facts = card(page, "some").locator(".tl-po-facts div").all_inner_texts()
     assert [" ".join(fact.split()) for fact in facts] == [f"answer {HOSTILE}", "probability [%] 61.3"]
     assert page.locator("#drawn img").count() == 0 and page.title() == "TokenLab"
 
 
-def test_what_was_chosen_stays_when_a_method_joins(empty):
-    page = empty(OVERLAY)
+def test_what_was_chosen_stays_when_a_method_joins(drawn_alone):
+    page = drawn_alone(OVERLAY)
     slide(page, 1)
     page.locator('#drawn .tl-po-stage[tabindex="0"]').focus()
     page.keyboard.press("ArrowRight")
     more = views.PatchRow(name="more", left=(0, 0, 0, -1, -1, -1))
     joined = views.PatchOverlay(title="What is kept", png=PICTURE, grid=(2, 3), layers=4, rows=(*OVERLAY.rows, more))
-    page.evaluate(DRAW, views.to_json(joined))
+    draw(page, joined)
     assert page.get_by_label("Layer of the language model").input_value() == "1"
     assert "Row 1, column 2" in page.locator("#drawn .tl-details").inner_text()
     assert untouched(page, "more") == [3, 4, 5]
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_accessible_and_no_wider_than_the_screen(open_page, axe, width, dark):
-    page = open_page(width=width, dark=dark)
-    page.evaluate(DRAW, views.to_json(OVERLAY))
+def test_accessible_and_no_wider_than_the_screen(drawn_in_app, axe, width, dark):
+    page = drawn_in_app(OVERLAY, width, dark)
     page.locator('#drawn .tl-po-stage[tabindex="0"]').focus()
     page.get_by_role("button", name="Show scores").click()
     assert axe(page) == []
@@ -254,7 +206,7 @@ def test_accessible_and_no_wider_than_the_screen(open_page, axe, width, dark):
         assert tops[0] == tops[1] < tops[2], "two cards a row"
 
 
-def test_many_methods_are_drawn_quickly(empty):
+def test_many_methods_are_drawn_quickly(drawn_alone):
     rows = tuple(
         views.PatchRow(
             name=f"m{i}", left=tuple(p % 7 - 1 for p in range(576)), groups=tuple(p // 5 for p in range(576))
@@ -262,7 +214,7 @@ def test_many_methods_are_drawn_quickly(empty):
         for i in range(14)
     )
     picture = png(np.random.default_rng(0).integers(0, 255, (96, 96, 3)))
-    page = empty(views.PatchOverlay(title="Many", png=picture, grid=(24, 24), layers=8, rows=rows))
+    page = drawn_alone(views.PatchOverlay(title="Many", png=picture, grid=(24, 24), layers=8, rows=rows))
     took = page.evaluate(
         """() => {
             const slider = document.querySelector("#drawn input[type=range]"), started = performance.now();

@@ -7,17 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenlab import pictures, views
+from tests.browser.drawing import draw, png
+from tokenlab import views
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 
 
-def plain(width, height, colour):
-    return pictures.png(np.full((height, width, 3), colour, np.uint8))
-
-
 def picture(name, colour, size=(20, 10), **more):
-    return views.Picture(name=name, png=plain(*size, colour), **more)
+    return views.Picture(name=name, png=png(np.full((size[1], size[0], 3), colour)), **more)
 
 
 BESIDE = views.Pictures(
@@ -36,25 +33,6 @@ SLIDE = views.Pictures(
 )
 
 
-@pytest.fixture
-def drawn(open_page):
-    """drawn(view, width, dark) -> a page that shows this view above its panel."""
-
-    def draw(view, width=1280, dark=False):
-        page = open_page(width=width, dark=dark)
-        page.evaluate(
-            """data => {
-                const root = TL.h("div", {class: "tl-view", id: "drawn"});
-                document.querySelector(".tl-main").prepend(root);
-                TL.views[data.kind](root, data);
-            }""",
-            views.to_json(view),
-        )
-        return page
-
-    return draw
-
-
 def cards(page):
     return page.locator("#drawn .tl-pic-card")
 
@@ -69,8 +47,8 @@ def shown(page):
     return "".join(names.get(tuple(row[int((i + 0.5) / 11 * len(row))]), "?") for i in range(11))
 
 
-def test_every_picture_has_its_name_its_mark_and_its_facts(drawn):
-    page = drawn(BESIDE)
+def test_every_picture_has_its_name_its_mark_and_its_facts(drawn_in_app):
+    page = drawn_in_app(BESIDE)
     assert cards(page).locator("b").all_inner_texts() == ["original", "decoded", HOSTILE, "large"]
     assert cards(page).locator(".tl-pic-mark").all_inner_texts() == ["✓ right", "✗ wrong", "unsure"]
     alts = cards(page).locator("img").evaluate_all("nodes => nodes.map(n => n.alt)")
@@ -83,29 +61,29 @@ def test_every_picture_has_its_name_its_mark_and_its_facts(drawn):
     assert page.locator("#drawn .tl-pic-row").get_attribute("aria-label") == BESIDE.alt()
 
 
-def test_small_pictures_grow_by_whole_pixels_and_large_ones_shrink_smoothly(drawn):
-    page = drawn(BESIDE)
+def test_small_pictures_grow_by_whole_pixels_and_large_ones_shrink_smoothly(drawn_in_app):
+    page = drawn_in_app(BESIDE)
     boxes = [cards(page).nth(i).locator("img").bounding_box() for i in (0, 3)]
     assert [(box["width"], box["height"]) for box in boxes] == [(280, 140), (288, 144)]  # 14 times; half
     style = "nodes => nodes.map(n => getComputedStyle(n).imageRendering)"
     assert cards(page).locator("img").evaluate_all(style) == ["pixelated"] * 3 + ["auto"]
 
 
-def test_a_picture_is_taken_away_as_it_is(drawn):
-    page = drawn(BESIDE)
+def test_a_picture_is_taken_away_as_it_is(drawn_in_app):
+    page = drawn_in_app(BESIDE)
     with page.expect_download() as download:
         page.get_by_role("button", name="Download decoded as PNG").click()
     assert download.value.suggested_filename == "side-by-side-decoded.png"
     assert download.value.path().read_bytes() == base64.b64decode(BESIDE.items[1].png)
 
 
-def test_without_slide_there_is_no_edge(drawn):
-    page = drawn(BESIDE)
+def test_without_slide_there_is_no_edge(drawn_in_app):
+    page = drawn_in_app(BESIDE)
     assert page.locator("#drawn input").count() == 0
 
 
-def test_the_edge_moves_by_keys_and_by_dragging(drawn):
-    page = drawn(SLIDE)
+def test_the_edge_moves_by_keys_and_by_dragging(drawn_in_app):
+    page = drawn_in_app(SLIDE)
     edge = page.get_by_label("Where the edge stands")
     assert edge.get_attribute("aria-valuetext") == "50 % original, then copy"
     assert shown(page)[:5] == "rrrrr" and shown(page)[6:] == "bbbbb"
@@ -130,31 +108,28 @@ def test_the_edge_moves_by_keys_and_by_dragging(drawn):
     assert edge.input_value() == "1"
 
 
-def test_another_picture_under_the_first_and_the_choice_stays(drawn):
-    page = drawn(SLIDE)
+def test_another_picture_under_the_first_and_the_choice_stays(drawn_in_app):
+    page = drawn_in_app(SLIDE)
     menu = page.get_by_label("right of the edge")
     assert menu.locator("option").all_inner_texts() == ["copy", "other"]
     menu.select_option(label="other")
     assert shown(page)[6:] == "ggggg"
     page.get_by_label("Where the edge stands").fill("30")
-    page.evaluate(
-        "data => { const root = drawn; root.innerHTML = ''; TL.views[data.kind](root, data); }",
-        views.to_json(SLIDE),
-    )
+    draw(page, SLIDE)
     assert page.get_by_label("Where the edge stands").get_attribute("aria-valuetext") == "30 % original, then other"
     assert shown(page)[4:] == "ggggggg" and cards(page).count() == 3
 
 
 @pytest.mark.parametrize("items", [0, 1])
-def test_one_picture_has_nothing_to_be_laid_over(drawn, items):
-    page = drawn(views.Pictures(title="Few", slide=True, items=SLIDE.items[:items]))
+def test_one_picture_has_nothing_to_be_laid_over(drawn_in_app, items):
+    page = drawn_in_app(views.Pictures(title="Few", slide=True, items=SLIDE.items[:items]))
     assert cards(page).count() == items and page.locator("#drawn .tl-pic-stage").count() == 0
 
 
 @pytest.mark.parametrize("view", [BESIDE, SLIDE], ids=["beside", "slide"])
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_accessible_and_no_wider_than_the_screen(drawn, axe, view, width, dark):
-    page = drawn(view, width, dark)
+def test_accessible_and_no_wider_than_the_screen(drawn_in_app, axe, view, width, dark):
+    page = drawn_in_app(view, width, dark)
     assert axe(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     right = page.locator("#drawn img").evaluate_all(

@@ -32,25 +32,6 @@ WIDE = views.HeatMap(
 )
 
 
-@pytest.fixture
-def drawn(open_page):
-    """drawn(view, width, dark) -> a page that shows this view above its panel."""
-
-    def draw(view, width=1280, dark=False):
-        page = open_page(width=width, dark=dark)
-        page.evaluate(
-            """data => {
-                const root = TL.h("div", {class: "tl-view", id: "drawn"});
-                document.querySelector(".tl-main").prepend(root);
-                TL.views[data.kind](root, data);
-            }""",
-            views.to_json(view),
-        )
-        return page
-
-    return draw
-
-
 def shades(page, row):
     tokens = page.locator("#drawn .tl-rt-row").nth(row).locator(".tl-rt-token")
     return tokens.evaluate_all("nodes => nodes.map(n => Number(n.style.getPropertyValue('--tl-shade')))")
@@ -63,8 +44,8 @@ def states(page, row):
     )
 
 
-def test_the_slider_shows_who_holds_what_after_each_step(drawn):
-    page = drawn(RETENTION)
+def test_the_slider_shows_who_holds_what_after_each_step(drawn_in_app):
+    page = drawn_in_app(RETENTION)
     assert shades(page, 1) == [0.25, 0.25, 0.5, 1, 1]  # the last step, first
     assert states(page, 1) == ["", "", "", "", ""]
     slider = page.get_by_label("Step", exact=True)
@@ -83,8 +64,8 @@ def test_the_slider_shows_who_holds_what_after_each_step(drawn):
     assert colours[0] == colours[1] != colours[2], "shares look different"
 
 
-def test_one_layer_or_one_head(drawn):
-    page = drawn(RETENTION)
+def test_one_layer_or_one_head(drawn_in_app):
+    page = drawn_in_app(RETENTION)
     layer, head = page.locator("#drawn select").nth(0), page.locator("#drawn select").nth(1)
     assert head.is_disabled()
     layer.select_option("1")
@@ -97,16 +78,16 @@ def test_one_layer_or_one_head(drawn):
     assert head.is_disabled() and shades(page, 1)[:3] == [0.25, 0.75, 1]
 
 
-def test_play_runs_to_the_end(drawn):
-    page = drawn(RETENTION)
+def test_play_runs_to_the_end(drawn_in_app):
+    page = drawn_in_app(RETENTION)
     page.locator("#drawn").get_by_role("button", name="Play").click()
     page.wait_for_function("document.querySelector('#drawn').dataset.step === '1'")
     page.wait_for_function("document.querySelector('#drawn').dataset.step === '2'")
     page.locator("#drawn").get_by_role("button", name="Play").wait_for()
 
 
-def test_keys_walk_over_the_tokens_and_read_them(drawn):
-    page = drawn(RETENTION)
+def test_keys_walk_over_the_tokens_and_read_them(drawn_in_app):
+    page = drawn_in_app(RETENTION)
     details = page.locator("#drawn .tl-details")
     page.locator('#drawn .tl-rt-grid [tabindex="0"]').focus()
     page.keyboard.press("ArrowDown")
@@ -123,16 +104,16 @@ def test_keys_walk_over_the_tokens_and_read_them(drawn):
     assert page.locator('#drawn .tl-rt-grid [tabindex="0"]').count() == 1
 
 
-def test_marks_are_words_and_tokens_stay_text(drawn):
-    page = drawn(RETENTION)
+def test_marks_are_words_and_tokens_stay_text(drawn_in_app):
+    page = drawn_in_app(RETENTION)
     assert page.locator("#drawn .tl-rt-mark").all_inner_texts() == ["first difference"]
     shown = page.locator("#drawn .tl-rt-strip").nth(1).inner_text()
     assert "<img src=x" in shown and "↵" in shown and "⟨RLO⟩" in shown
     assert page.locator("#drawn img").count() == 0 and page.title() == "TokenLab"
 
 
-def test_the_map_of_the_whole_run_is_read_by_pointer_and_keys(drawn):
-    page = drawn(RETENTION)
+def test_the_map_of_the_whole_run_is_read_by_pointer_and_keys(drawn_in_app):
+    page = drawn_in_app(RETENTION)
     details, cells = page.locator("#drawn .tl-details"), page.locator("#drawn .tl-rt-cells").nth(1)
     cells.focus()
     page.keyboard.press("ArrowRight")
@@ -151,8 +132,8 @@ def test_the_map_of_the_whole_run_is_read_by_pointer_and_keys(drawn):
     assert cells.locator("canvas").evaluate(pixel) == [round(255 * (0.06 + 0.94 * 0.75)), 0]  # held by 3 of 4; not yet
 
 
-def test_a_large_matrix_is_a_picture_to_point_at(drawn):
-    page = drawn(WIDE)
+def test_a_large_matrix_is_a_picture_to_point_at(drawn_in_app):
+    page = drawn_in_app(WIDE)
     assert page.locator("#drawn table").count() == 0
     cells, readout = page.locator("#drawn .tl-rt-cells"), page.locator("#drawn .tl-rt-readout")
     box = cells.bounding_box()
@@ -171,26 +152,26 @@ def test_a_large_matrix_is_a_picture_to_point_at(drawn):
     assert len(download.value.path().read_text().splitlines()) == 11
 
 
-def test_a_small_matrix_stays_a_table(drawn):
+def test_a_small_matrix_stays_a_table(drawn_in_app):
     small = views.HeatMap(title="Small", rows=("r",), columns=("c", "d"), values=((1.0, None),), x="x", y="y")
-    page = drawn(small)
+    page = drawn_in_app(small)
     assert page.locator("#drawn td").all_inner_texts() == ["1", "–"] and page.locator("#drawn canvas").count() == 0
 
 
 @pytest.mark.parametrize("view", [RETENTION, WIDE], ids=["retention", "matrix"])
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False)])
-def test_accessible_and_no_wider_than_the_screen(drawn, axe, view, width, dark):
-    page = drawn(view, width, dark)
+def test_accessible_and_no_wider_than_the_screen(drawn_in_app, axe, view, width, dark):
+    page = drawn_in_app(view, width, dark)
     page.wait_for_timeout(300)
     assert axe(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_many_policies_and_tokens_are_drawn_quickly(drawn):
+def test_many_policies_and_tokens_are_drawn_quickly(drawn_in_app):
     left = tuple(tuple(tuple(k % 40 for k in range(300)) for _ in range(4)) for _ in range(12))
     tokens = tuple(f" w{k}" for k in range(300))
     rows = tuple(views.RetentionRow(name=f"policy {i}", tokens=tokens, left=left) for i in range(8))
-    page = drawn(views.Retention(title="Many", prompt=260, steps=40, rows=rows))
+    page = drawn_in_app(views.Retention(title="Many", prompt=260, steps=40, rows=rows))
     assert page.locator("#drawn .tl-rt-row .tl-rt-token").count() == 2400
     took = page.evaluate(
         """() => {
