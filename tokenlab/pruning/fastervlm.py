@@ -35,12 +35,12 @@ whether the language model misses the background as such; and large scenes as a 
 which patches chosen by random fields are left out, it took a picture without background for one without things, and
 FasterVLM answered fewer questions than a random choice (see its card). The paper's models bear it untrained.
 
-**What stands in its way here.** The patches that [CLS] looks at are those that show things, and yet a random choice does
-better: in this encoder, attention has carried what the things are to the patches around them. With 18 patches none of
-which the question is about, the model still answers 57 % (no picture: 21 %), so a few patches from everywhere tell more
-than all patches of the things. Of a thumbnail and crops, where the budget is spread over five parts, FasterVLM is
-ahead of the random choice. A run on 60 scenes with the weights before the stage with missing patches, and the whole
-measurement on weights whose encoder was trained on in that stage, gave the same verdict.
+**What stands in its way here.** The patches that [CLS] looks at are those that show things, and yet a random choice
+does better: in this encoder, attention has carried what the things are to the patches around them. With 18 patches
+none of which the question is about, the model still answers 57 % (no picture: 21 %), so a few patches from everywhere
+tell more than all patches of the things. Of a thumbnail and crops, where the budget is spread over five parts,
+FasterVLM is ahead of the random choice. A run on 60 scenes with the weights before the stage with missing patches, and
+the whole measurement on weights whose encoder was trained on in that stage, gave the same verdict.
 
 Source: Q. Zhang, A. Cheng, M. Lu, Z. Zhuo, M. Wang, J. Cao, S. Guo, Q. She and S. Zhang, *[CLS] Attention is All You
 Need for Training-Free Visual Token Pruning: Make VLM Inference Faster* (2024). Encoders without [CLS], such as SigLIP,
