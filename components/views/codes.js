@@ -118,7 +118,7 @@
         [TL.number(Number(level.perplexity.toPrecision(3))), `perplexity, of ${TL.number(level.counted)} tokens counted`], [TL.number(dead), `dead of ${TL.number(level.size)} codes`],
         [percent(level.used / level.size), "of the codebook used"], [TL.number(level.places.size), "codes in this picture"], ...facts,
       ];
-      badges.replaceChildren(...shown.map(([number, text]) => h("span", { class: "tl-badge" }, h("b", {}, number), ` ${text}`)));
+      badges.replaceChildren(...shown.map(([number, text]) => h("span", { class: "tl-cb-badge" }, h("b", {}, number), ` ${text}`)));
       few.hidden = level.counted >= FEW * level.size;
       few.textContent = few.hidden ? "" : `Only ${TL.number(level.counted / level.size)} tokens were counted per code: a code may look dead by chance.`;
       code = token === null ? null : level.ids[token];

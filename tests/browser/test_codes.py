@@ -109,7 +109,7 @@ def tile_colours(page):
 
 def test_the_badges_count(drawn):
     page = drawn(CODES)
-    assert page.locator(".tl-cb-badges .tl-badge").all_inner_texts() == [
+    assert page.locator(".tl-cb-badges .tl-cb-badge").all_inner_texts() == [
         "3.36 perplexity, of 8 tokens counted",
         "1 dead of 5 codes",
         "80 % of the codebook used",
@@ -234,7 +234,7 @@ def test_the_level_menu_keeps_the_token(drawn):
     point(page, "tokens", 0.9, 0.2, click=True)
     page.get_by_label("Level").select_option("fine")
     assert "fine, code 2 at row 1, column 3" in said(page) and outlined(page) == [2, 3]
-    badges = page.locator(".tl-cb-badges .tl-badge").all_inner_texts()
+    badges = page.locator(".tl-cb-badges .tl-cb-badge").all_inner_texts()
     assert badges[:3] == ["4 perplexity, of 80 tokens counted", "0 dead of 4 codes", "100 % of the codebook used"]
     assert "Only" not in page.locator("#drawn").inner_text()
     page.keyboard.press("Escape")
