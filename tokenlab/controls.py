@@ -188,6 +188,21 @@ class Picture(Control):
 
 
 @dataclass(frozen=True)
+class Sound(Control):
+    """A reference to a sound (tokenlab.sounds reads it): "sample:NAME", "say:VOICE:TEXT" or "upload:HASH".
+
+    The widget also takes an uploaded file and a recording; the endpoint and the command line also take
+    "data:audio/...;base64,..."."""
+
+    def check(self, value: Any) -> str:
+        from tokenlab import sounds  # late, as for pictures
+
+        if not isinstance(value, str) or not value.strip():
+            raise self._refuse("this wants a sound")
+        return sounds.check_ref(value.strip())
+
+
+@dataclass(frozen=True)
 class Model(Control):
     """A checkpoint: a bundled one by name, or `hub:owner/name`. `kind`: what sort of model the system needs."""
 

@@ -430,11 +430,67 @@ class Codes(View):
         return f"{self.title}: {self.grid[0]} by {self.grid[1]} tokens; {'; '.join(parts)}."
 
 
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """A sound with a name. flac: the sound in base64, mono; mel: a grey 8-bit PNG in base64, its log-mel spectrogram,
+    one column per frame, low bands at the bottom, 0 and 255 standing for the ends of the view's `db`.
+
+    gain: the factor that makes it as loud as the first track. tokens: which of the view's `tokens` it was decoded
+    from, -1: none; heard: the levels of these that count, none named: all. facts: heading -> text or number."""
+
+    name: str
+    flac: str
+    mel: str
+    gain: float = 1.0
+    tokens: int = -1
+    heard: tuple[int, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundTokens:
+    """What a codec writes: ids[level][frame], `rate` frames a second, sizes[level] entries in each codebook.
+
+    seen[level][frame]: how often the code of this token came up among `counted` held-out tokens of its level.
+    marks: frame -> a word, for instance for tokens that were changed."""
+
+    name: str
+    rate: float
+    ids: tuple[tuple[int, ...], ...]
+    sizes: tuple[int, ...]
+    seen: tuple[tuple[int, ...], ...] = ()
+    counted: int = 0
+    marks: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sounds(View):
+    """Versions of one sound, to switch between while they play, over one time axis with what they look like: wave,
+    spectrogram, difference from the first track, tokens.
+
+    seconds: of the longest track. hertz: the centre of each band of the spectrograms, from low to high; db: what
+    their black and white stand for. blind: offer a blind test (ABX)."""
+
+    tracks: tuple[Track, ...]
+    seconds: float
+    hertz: tuple[float, ...]
+    db: tuple[float, float]
+    tokens: tuple[SoundTokens, ...] = ()
+    blind: bool = True
+
+    def alt(self) -> str:
+        names = ", ".join(track.name for track in self.tracks)
+        codes = "".join(
+            f"; {t.name}: {len(t.ids)} by {len(t.ids[0])} tokens, {t.rate:g} frames a second" for t in self.tokens
+        )
+        return f"{self.title}: {len(self.tracks)} versions of {self.seconds:.1f} seconds of sound, {names}{codes}."
+
+
 KINDS: dict[str, type[View]] = {
     cls.__name__: cls
     for cls in (
         *(Note, TokenStrip, Replay, Table, Bars, Lines, HeatMap, Tree, Made, AttentionMaps, Retention),
-        *(Pictures, PatchOverlay, PatchMaps, Codes),
+        *(Pictures, PatchOverlay, PatchMaps, Codes, Sounds),
     )
 }
 
