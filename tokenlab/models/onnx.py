@@ -284,6 +284,9 @@ def _link(proto: Any, stored: dict[str, intake.Stored], arrays: dict[str, np.nda
     places: dict[tuple, tuple[str, bool]] = {}
     for key, weight in arrays.items():
         places.setdefault(_fingerprint(weight), (key, False))
+        if weight.ndim == 3 and len(weight) == 1:  # vector-quantize-pytorch keeps a codebook as (1, K, d)
+            weight = weight[0]
+            places.setdefault(_fingerprint(weight), (key, False))
         if weight.ndim == 2:
             places.setdefault(_fingerprint(weight.T), (key, True))
     kept, linked, nodes = [], {}, []
@@ -295,7 +298,8 @@ def _link(proto: Any, stored: dict[str, intake.Stored], arrays: dict[str, np.nda
             kept.append(tensor)
             continue
         key, transposed = found
-        source = linked.setdefault(key, _external(key, stored[key])).name
+        shape = tuple(tensor.dims)[::-1] if transposed else tuple(tensor.dims)
+        source = linked.setdefault((key, shape), _external(key, stored[key], shape)).name
         if transposed:
             nodes.append(onnx.helper.make_node("Transpose", [source], [f"{tensor.name}.stored"], perm=[1, 0]))
             source = f"{tensor.name}.stored"
@@ -318,11 +322,12 @@ def _fingerprint(array: np.ndarray) -> tuple:
     return array.shape, sha256(np.ascontiguousarray(array).tobytes()).digest()
 
 
-def _external(key: str, place: intake.Stored) -> Any:
+def _external(key: str, place: intake.Stored, shape: tuple[int, ...]) -> Any:
     import onnx
 
     types = {"F32": onnx.TensorProto.FLOAT, "F16": onnx.TensorProto.FLOAT16, "BF16": onnx.TensorProto.BFLOAT16}
-    tensor = onnx.TensorProto(name=f"{key}:stored", data_type=types[place.dtype], dims=place.shape)
+    name = f"{key}:{'x'.join(map(str, shape))}"
+    tensor = onnx.TensorProto(name=name, data_type=types[place.dtype], dims=shape)
     tensor.data_location = onnx.TensorProto.EXTERNAL
     for entry, value in (("location", place.path.name), ("offset", place.start), ("length", place.size)):
         tensor.external_data.add(key=entry, value=str(value))
