@@ -14,6 +14,7 @@ Deterministic: a batch and the learning rate depend on step and seed only. Resum
 import argparse
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -28,8 +29,8 @@ import torch
 import torch.nn.functional as F
 from scipy.signal import resample_poly
 
-from tokenlab.audio import codec, corpus, mel
-from tokenlab.codebooks.quantizers import closeness
+from tokenlab.audio import codec, corpus, mel, metrics, wavtokenizer
+from tokenlab.audio.opus import opus
 from tokenlab.codebooks.stats import CodebookStats
 
 # Speakers that training never hears. LibriTTS (24 kHz) is what the card reports, the others help to choose.
@@ -47,6 +48,7 @@ VARIANTS = (
 SENTENCES = 210  # of each language
 HELD_OUT_SENTENCES = 8  # of each language and held-out variant: others than those of training
 SPEEDS = (1.0, 0.9, 1.12)  # each recording is also heard slower and faster, which makes another speaker of it
+TEMPLATE = Path(__file__).with_suffix(".md")
 SHARES = {"speech": 0.5, "wide": 0.12, "espeak": 0.23, "music": 0.1, "tones": 0.05}
 
 
@@ -168,27 +170,31 @@ class Crops:
         self.plan, self.groups = plan, list(SHARES)
         self.flat = {kind: np.concatenate(found[kind]) for kind in self.groups}
 
-    def batch(self, step: int) -> torch.Tensor:
+    def batch(self, step: int, rows: int | None = None, length: int | None = None) -> torch.Tensor:
         rng = np.random.default_rng((self.plan.seed, step))
-        out = np.empty((self.plan.batch, self.plan.crop, mel.BANDS), np.float32)
+        out = np.empty((rows or self.plan.batch, length or self.plan.crop, mel.BANDS), np.float32)
         for i, kind in enumerate(rng.choice(self.groups, len(out), p=list(SHARES.values()))):
             flat = self.flat[kind]
-            start = rng.integers(len(flat) - self.plan.crop)
-            out[i] = flat[start : start + self.plan.crop] + np.log(rng.uniform(0.3, 1.6))
+            start = rng.integers(len(flat) - out.shape[1])
+            out[i] = flat[start : start + out.shape[1]] + np.log(rng.uniform(0.3, 1.6))
         return torch.from_numpy(np.maximum(out, np.float32(np.log(mel.FLOOR))))
 
 
 # --- stage 0
 
 
-def clusters(crops: Crops, sizes: tuple[int, ...], count: int = 60_000) -> tuple[np.ndarray, float, list[np.ndarray]]:
-    """(mean (100,), scale, books (K, 100) of each level): k-means on what the levels before left over."""
+def clusters(
+    crops: Crops, sizes: tuple[int, ...], stride: int = 1, count: int = 60_000
+) -> tuple[np.ndarray, float, list[np.ndarray]]:
+    """(mean (100,), scale, books (K, 100 * stride) of each level): k-means on what the levels before left over."""
     from sklearn.cluster import KMeans
 
-    x = np.concatenate([crops.batch(-1 - i & 0xFFFFFFFF).flatten(0, 1).numpy() for i in range(-(-count // 2000))])
+    batches = (crops.batch(-1 - i & 0xFFFFFFFF, Plan.batch, Plan.crop) for i in range(-(-count // 2000)))
+    x = np.concatenate([batch.unflatten(1, (-1, stride)).flatten(0, 1).numpy() for batch in batches])
     x = x[np.random.default_rng(0).permutation(len(x))[:count]]
-    mean, scale = x.mean(0), float((x - x.mean(0)).std())
-    rest, books = (x - mean) / scale, []
+    mean = x.mean((0, 1))
+    scale = float((x - mean).std())
+    rest, books = ((x - mean) / scale).reshape(len(x), -1), []
     for size in sizes:
         fit = KMeans(size, init="random", n_init=1, max_iter=12, algorithm="lloyd", random_state=0).fit(rest)
         books.append(fit.cluster_centers_.astype(np.float32))
@@ -242,9 +248,10 @@ def new_model(plan: Plan, crops: Crops, work: Path) -> codec.MelCodec:
     """At stage 0: clusters are made once for all models with the same codebooks."""
     torch.manual_seed(plan.seed)
     model = codec.MelCodec(plan.model)
-    path = work / f"clusters-{'-'.join(map(str, plan.model.sizes))}-{plan.seed}.npz"
+    shared = "" if plan.model.stride == 1 else f"-by-{plan.model.stride}"
+    path = work / f"clusters-{'-'.join(map(str, plan.model.sizes))}{shared}-{plan.seed}.npz"
     if not path.exists():
-        mean, scale, books = clusters(crops, plan.model.sizes)
+        mean, scale, books = clusters(crops, plan.model.sizes, plan.model.stride)
         np.savez(path, mean=mean, scale=scale, **{f"book{i}": book for i, book in enumerate(books)})
     with np.load(path) as stored:
         start(model, stored["mean"], float(stored["scale"]), [stored[f"book{i}"] for i in range(len(plan.model.sizes))])
@@ -267,16 +274,11 @@ def quantise(model: codec.MelCodec, z: torch.Tensor, plan: Plan) -> torch.Tensor
     rest, ids = z.flatten(0, 1), []
     for own in (layer._codebook for layer in layers(model)):
         book = own.embed[0].clone()
-        ids.append(closeness(rest, book, cosine=False).argmax(-1))
-        count = torch.bincount(ids[-1], minlength=len(book)).float()
-        total = torch.zeros_like(book).index_add_(0, ids[-1], rest)
-        size, average = own.cluster_size[0], own.embed_avg[0]
-        size.lerp_(count, 1 - plan.decay)
-        average.lerp_(total, 1 - plan.decay)
-        dead = torch.nonzero(size < plan.dead_below)[:, 0]
-        average[dead] = rest[torch.randint(len(rest), (len(dead),))]
-        size[dead] = 1.0
-        own.embed[0] = average / size[:, None]
+        ids.append(wavtokenizer.nearest(rest, book))
+        counts, sums = own.cluster_size[0], own.embed_avg[0]
+        wavtokenizer.average(counts, sums, rest, ids[-1], plan.decay)
+        wavtokenizer.awaken(counts, sums, rest, plan.dead_below)
+        own.embed[0] = wavtokenizer.entries(counts, sums)
         rest = rest - book[ids[-1]]
     return torch.stack(ids, -1).unflatten(0, z.shape[:2])
 
@@ -310,19 +312,19 @@ def train(plan: Plan, found: dict, work: Path, until: float) -> bool:
         target = (crops.batch(step) - model.mean) / model.scale
         torch.manual_seed(step)  # dead codes move to random vectors
         with torch.autocast("cpu", torch.bfloat16):
-            z = target + encoder(target).float()
+            z = model.joined(target + encoder(target).float())
         ids = quantise(model, z.detach(), plan)
         own = commitment(model, z, ids)
         ids = kept(ids, np.random.default_rng((plan.seed, step, 1)), plan.half)
         with torch.autocast("cpu", torch.bfloat16):
-            zq = z + (model.quantizer.lookup(ids) - z).detach()
+            zq = model.parted(z + (model.quantizer.lookup(ids) - z).detach())
             y = zq + decoder(zq).float()
         error = (y - target).abs().mean()
         optimizer.zero_grad(set_to_none=True)
         (error + plan.commitment * own).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = plan.rate * min(1.0, (step + 1) / plan.warm_up) * (1 + np.cos(np.pi * step / plan.steps)) / 2
+            group["lr"] = plan.rate * min(1.0, (step + 1) / plan.warm_up) * (1 + math.cos(math.pi * step / plan.steps)) / 2
         optimizer.step()
         step += 1
         if step % 50 == 0:
@@ -365,6 +367,199 @@ def save(path: Path, model, optimizer, plan: Plan, step: int, seconds: float) ->
     path.with_suffix(".new").rename(path)
 
 
+# --- measuring
+
+
+def measure(folder: Path, data: Path, work: Path, found: dict) -> dict:
+    """Everything the card reports, on the exported files.
+
+    Quality on the LibriTTS sentences (real speakers, 24 kHz, at most 10 seconds of each); use of the codes on them
+    and on all other held-out sound."""
+    rows, seconds = [], {}
+    waves = [wave[: 10 * mel.RATE] for kind, _, wave in recordings(data) if kind == "test"]
+    for name, versions in arms(folder, work).items():
+        for label, copies in versions(waves, seconds).items():
+            scores = [
+                [metric(wave, copy) for metric in METRICS.values()] for wave, copy in zip(waves, copies, strict=True)
+            ]
+            rows.append(
+                {"codec": name, "levels": label, **dict(zip(METRICS, np.mean(scores, 0).tolist(), strict=True))}
+            )
+            print(json.dumps(rows[-1]), flush=True)
+    counts = {}
+    for name in codec.NAMES:
+        made = codec.Codec(name, folder)
+        stats = CodebookStats(made.sizes)
+        for sound in (*found["dev"], *found["test"]):
+            stats.update(made.encode_frames(sound.astype(np.float32)).T[None])
+        counts[name] = [stats.histogram(level).tolist() for level in range(len(made.sizes))]
+    held_out = {"seconds": sum(map(len, (*found["dev"], *found["test"]))) / mel.FRAME_RATE, "counts": counts}
+    (folder / codec.HELD_OUT).write_text(json.dumps(held_out, separators=(",", ":")) + "\n", "utf-8")
+    length = sum(map(len, waves)) / mel.RATE
+    result = {"rows": rows, "seconds": seconds, "length": length, "clips": len(waves), "counts": counts}
+    result["seconds_held_out"] = held_out["seconds"]
+    (work / "measured.json").write_text(json.dumps(result, indent=1))
+    return result
+
+
+METRICS = {
+    "pesq": lambda wave, copy: metrics.pesq_wb(wave, copy, mel.RATE),
+    "stoi": lambda wave, copy: metrics.stoi(wave, copy, mel.RATE),
+    "mel": lambda wave, copy: metrics.mel_distance(wave, copy, mel.RATE),
+}
+
+
+def arms(folder: Path, work: Path) -> dict:
+    """name -> function(waves, seconds) -> {label: copies}; what it takes is added to `seconds`."""
+
+    def of(made: codec.Codec, levels: tuple[int, ...]):
+        def versions(waves: list, seconds: dict) -> dict[str, list]:
+            start = time.process_time()
+            ids = [made.encode(wave) for wave in waves]
+            encoded = time.process_time()
+            out = {}
+            for k in levels:
+                begun = time.process_time()
+                out[str(k)] = [made.decode(i[:k], len(wave)) for i, wave in zip(ids, waves, strict=True)]
+            seconds[made.name] = {"encode": encoded - start, "decode": time.process_time() - begun}
+            return out
+
+        return versions
+
+    def ceiling(waves: list, seconds: dict) -> dict[str, list]:
+        return {"-": [mel.MelSynth().wave(mel.log_mel(wave))[: len(wave)] for wave in waves]}
+
+    def chance(waves: list, seconds: dict) -> dict[str, list]:
+        made, rng = codec.Codec("rvq8", folder), np.random.default_rng(0)
+        shapes = [(8, -(-len(wave) // mel.HOP)) for wave in waves]
+        return {
+            "8": [made.decode(rng.integers(0, 1024, shape), len(w)) for shape, w in zip(shapes, waves, strict=True)]
+        }
+
+    def classical(kbps: int):
+        def versions(waves: list, seconds: dict) -> dict[str, list]:
+            coded = [opus(wave, mel.RATE, kbps) for wave in waves]
+            real = 8e-3 * sum(size for _, size in coded) / (sum(map(len, waves)) / mel.RATE)
+            return {f"{real:.1f} kbps": [copy for copy, _ in coded]}
+
+        return versions
+
+    bare = work / "stage0"
+    return {
+        "rvq8": of(codec.Codec("rvq8", folder), tuple(range(1, 9))),
+        "rvq8, stage 0": of(codec.Codec("rvq8", bare, "torch"), tuple(range(1, 9))),
+        "vq1": of(codec.Codec("vq1", folder), (1,)),
+        "vq1, stage 0": of(codec.Codec("vq1", bare, "torch"), (1,)),
+        "frames without codes": ceiling,
+        "random codes": chance,
+        "Opus": classical(8),
+        "Opus, more": classical(16),
+    }
+
+
+def export(args: argparse.Namespace, found: dict) -> None:
+    """Write both codecs and, in WORK, their stage 0; the shipped ones are those of stage 1."""
+    made, bare = {}, {}
+    for plan in PLANS:
+        crops = Crops(found, plan)
+        made[plan.name] = new_model(plan, crops, args.work)
+        made[plan.name].load_state_dict(torch.load(args.work / f"{plan.name}.pt")["model"])
+        bare[plan.name] = new_model(replace(plan, model=replace(plan.model, encoder=0, decoder=0)), crops, args.work)
+    codec.save(bare, args.work / "stage0")
+    codec.save(made, args.export)
+    codec.export(args.export)
+
+
+# --- the card
+
+
+def verdict(found: dict) -> str:
+    rows = {(row["codec"], row["levels"]): row for row in found["rows"]}
+    best, ks = rows["rvq8", "8"], [str(k) for k in range(1, 9)]
+    better = all(
+        rows["rvq8", k]["mel"] < rows["rvq8, stage 0", k]["mel"]
+        and rows["rvq8", k]["pesq"] > rows["rvq8, stage 0", k]["pesq"]
+        for k in ks
+    )
+    pairs = list(zip(ks, ks[1:], strict=False))
+    rising = all(rows["rvq8", k]["mel"] > rows["rvq8", after]["mel"] for k, after in pairs)
+    used = [float(np.mean(np.array(counts) > 0)) for counts in found["counts"]["rvq8"]]
+    factor = sum(found["seconds"]["rvq8"].values()) / found["length"]
+    return (
+        f"**rvq8 at 6 kbps on speakers it has not heard: PESQ-WB {best['pesq']:.2f}** (aim: 2.1, "
+        f"{met(best['pesq'] >= 2.1)}), **STOI {best['stoi']:.3f}** (aim: 0.84, {met(best['stoi'] >= 0.84)}); better than "
+        f"stage 0 with every number of levels by PESQ and mel distance ({met(better)}); closer with every "
+        f"level ({met(rising)}); {min(used):.1%} to {max(used):.1%} of a level's codes in use (aim: 90 % of each, "
+        f"{met(min(used) >= 0.9)}); real-time factor {factor:.2f} on one core (aim: 0.2, {met(factor < 0.2)})."
+    )
+
+
+def met(holds: bool) -> str:
+    return "met" if holds else "not met"
+
+
+def tables(rows: list[dict]) -> str:
+    out = ["| codec | levels or rate | PESQ-WB | STOI | mel distance [Np] |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        scores = f"{row['pesq']:.2f} | {row['stoi']:.3f} | {row['mel']:.3f}"
+        out.append(f"| {row['codec']} | {row['levels']} | {scores} |")
+    return "\n".join(out)
+
+
+def use(found: dict) -> str:
+    out = ["| codebook | codes | tokens counted | used | perplexity |", "| --- | --- | --- | --- | --- |"]
+    for name, levels in found["counts"].items():
+        for level, counts in enumerate(levels):
+            stats = CodebookStats((len(counts),))
+            stats.update(np.repeat(np.arange(len(counts)), counts)[None])
+            title = f"{name}, level {level + 1}" if len(levels) > 1 else name
+            used = f"{stats.used_fraction():.1%} | {stats.perplexity():.0f}"
+            out.append(f"| {title} | {len(counts):,} | {sum(counts):,} | {used} |")
+    return "\n".join(out)
+
+
+def curve(log: list[dict]) -> str:
+    """What `look` saw of held-out sounds while a codec was trained."""
+    seen = [entry for entry in log if "error" in entry]
+    levels = list(seen[-1]["error"])
+    out = [
+        "| step | minutes | " + " | ".join(f"error with {k}" for k in levels) + " |",
+        "| --- " * (len(levels) + 2) + "|",
+    ]
+    for entry in seen:
+        errors = " | ".join(f"{entry['error'][k]:.3f}" for k in levels)
+        out.append(f"| {entry['step']:,} | {entry['seconds'] / 60:.1f} | {errors} |")
+    return "\n".join(out)
+
+
+def write_card(folder: Path, work: Path, found: dict, frames: dict) -> None:
+    """folder/card.md, from the logs, the checkpoints and what `measure` found."""
+    runs, curves = [], []
+    for plan in PLANS:
+        state = torch.load(work / f"{plan.name}.pt")
+        entries = map(json.loads, (work / f"{plan.name}.jsonl").read_text().splitlines())
+        log = list({entry["step"]: entry for entry in entries}.values())  # a resumed run does some steps again
+        runs.append(f"| {plan.name} | {state['step']:,} of {plan.steps:,} | {state['seconds'] / 60:.0f} |")
+        curves.append(f"{plan.name}, error of held-out frames [Np] with so many levels:\n\n{curve(log)}\n")
+    plan, model = PLANS[0], codec.Codec("rvq8", folder).torch
+    factors = {name: sum(each.values()) / found["length"] for name, each in found["seconds"].items()}
+    values = asdict(plan) | asdict(plan.model) | {
+        "parameters": sum(p.numel() for net in (model.encoder, model.decoder) for p in net.parameters()),
+        "verdict": verdict(found),
+        "hours": round(sum(len(one) for kind in SHARES for one in frames[kind]) / mel.FRAME_RATE / 3600, 1),
+        "voices": len(VARIANTS),
+        "runs": "\n".join(runs),
+        "curves": "\n".join(curves),
+        "clips": found["clips"],
+        "length": found["length"],
+        "tables": tables(found["rows"]),
+        "factors": ", ".join(f"{name} {factor:.3f}" for name, factor in factors.items() if "stage" not in name) + ".",
+        "use": use(found),
+        "held_out": found["seconds_held_out"] / 60,
+    }  # fmt: skip
+    (folder / "card.md").write_text(TEMPLATE.read_text("utf-8").format_map(values), "utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -376,6 +571,10 @@ def main() -> None:
     given.work.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * given.minutes
     found = frames(given.data, given.work)
+    if given.export:
+        export(given, found)
+        write_card(given.export, given.work, measure(given.export, given.data, given.work, found), found)
+        return
     for plan in PLANS:
         if given.only in (None, plan.name) and not train(plan, found, given.work, until):
             raise SystemExit(f"{plan.name} is not done; please run again to go on.")

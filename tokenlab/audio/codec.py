@@ -45,13 +45,15 @@ REACH = 3  # frames to each side that one convolution sees
 @dataclass(frozen=True)
 class Config:
     """sizes: entries of each codebook. width: of the two context networks; encoder, decoder: their ConvNeXt blocks,
-    0: no network at all. attention: one head over all frames in the middle of the decoder (Ji et al. 2024)."""
+    0: no network at all. attention: one head over all frames in the middle of the decoder (Ji et al. 2024).
+    stride: frames that share a token, side by side."""
 
     sizes: tuple[int, ...] = (1024,) * 8
     width: int = 192
     encoder: int = 3
     decoder: int = 5
     attention: bool = False
+    stride: int = 1
 
 
 class MelCodec(nn.Module):
@@ -66,10 +68,10 @@ class MelCodec(nn.Module):
         self.register_buffer("scale", torch.ones(()))  # of all of them
         self.encoder = Context(config.width, config.encoder) if config.encoder else None
         self.decoder = Context(config.width, config.decoder, config.attention) if config.decoder else None
-        kind = "vq" if len(config.sizes) == 1 else "rvq"
+        kind, dim = "vq" if len(config.sizes) == 1 else "rvq", mel.BANDS * config.stride
         if kind == "vq":
-            settings = {"code_dim": mel.BANDS, "cosine": False, **settings}
-        self.quantizer = make_quantizer(kind, mel.BANDS, config.sizes, **settings)
+            settings = {"code_dim": dim, "cosine": False, **settings}
+        self.quantizer = make_quantizer(kind, dim, config.sizes, **settings)
 
     @property
     def reach(self) -> int | None:
@@ -79,14 +81,23 @@ class MelCodec(nn.Module):
         return REACH * (1 + self.config.decoder) if self.config.decoder else 0
 
     def vectors(self, frames: Tensor) -> Tensor:
-        """(B, F, 100) of log-mel frames (B, F, 100): what the quantiser gets."""
+        """(B, F / stride, 100 * stride) of log-mel frames (B, F, 100): what the quantiser gets."""
         x = (frames - self.mean) / self.scale
-        return x if self.encoder is None else x + self.encoder(x)
+        return self.joined(x if self.encoder is None else x + self.encoder(x))
 
     def frames(self, zq: Tensor) -> Tensor:
-        """Log-mel frames of quantised vectors, both (B, F, 100)."""
-        x = zq if self.decoder is None else zq + self.decoder(zq)
+        """Log-mel frames (B, F, 100) of quantised vectors (B, F / stride, 100 * stride)."""
+        x = self.parted(zq)
+        x = x if self.decoder is None else x + self.decoder(x)
         return x * self.scale + self.mean
+
+    def joined(self, x: Tensor) -> Tensor:
+        """(B, F, 100) -> (B, F / stride, 100 * stride): the frames of a token side by side."""
+        return x if self.config.stride == 1 else x.unflatten(1, (-1, self.config.stride)).flatten(2)
+
+    def parted(self, x: Tensor) -> Tensor:
+        """What `joined` was given."""
+        return x if self.config.stride == 1 else x.unflatten(2, (self.config.stride, -1)).flatten(1, 2)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, QuantOut]:
         """Frames again, and what the quantiser gave: for training."""
@@ -94,11 +105,11 @@ class MelCodec(nn.Module):
         return self.frames(out.zq), out
 
     def encode(self, frames: Tensor) -> Tensor:
-        """ids (B, L, F) of frames (B, F, 100)."""
+        """ids (B, L, F / stride) of frames (B, F, 100)."""
         return self.quantizer(self.vectors(frames)).ids.transpose(1, 2)
 
     def decode(self, ids: Tensor) -> Tensor:
-        """Frames (B, F, 100) of ids (B, L, F); -1: the level is left out."""
+        """Frames (B, F, 100) of ids (B, L, F / stride); -1: the level is left out."""
         return self.frames(self.quantizer.lookup(ids.transpose(1, 2)))
 
 
@@ -159,7 +170,7 @@ class Codec:
 
     folder: where its files lie; backend "onnx" runs the graphs, "torch" the network. steps: of Griffin-Lim."""
 
-    sample_rate, frame_rate, hop = mel.RATE, mel.FRAME_RATE, mel.HOP
+    sample_rate = mel.RATE
 
     def __init__(self, name: str, folder: Path = FOLDER, backend: str = "onnx", steps: int = 32):
         self.name, self.folder, self.backend, self.steps = name, Path(folder), backend, steps
@@ -168,6 +179,7 @@ class Codec:
             raise UserError(f"There is no codec of that name here; please choose one of {', '.join(found)}.")
         self.config = found[name]
         self.sizes = self.config.sizes
+        self.frame_rate, self.hop = mel.FRAME_RATE / self.config.stride, mel.HOP * self.config.stride
 
     @cached_property
     def torch(self) -> MelCodec:
@@ -180,22 +192,24 @@ class Codec:
         return model.eval().requires_grad_(False)
 
     def codebook(self, level: int = 0) -> np.ndarray:
-        """(K, 100) float32 entries of a level's codebook."""
+        """(K, 100 * stride) float32 entries of a level's codebook."""
         return self.torch.quantizer.codebook(level).numpy()
 
     def encode(self, wave: np.ndarray) -> np.ndarray:
-        """ids (L, F) int64 of a wave (T,), F = T / 320 rounded up."""
+        """ids (L, F) int64 of a wave (T,), F = T / hop rounded up."""
         return self.encode_frames(mel.log_mel(wave))
 
     def encode_frames(self, frames: np.ndarray) -> np.ndarray:
-        """ids (L, F) of log-mel frames (F, 100)."""
+        """ids (L, F / stride) of log-mel frames (F, 100); a last token that is not full repeats the last frame."""
+        if missing := -len(frames) % self.config.stride:
+            frames = np.pad(frames, ((0, missing), (0, 0)), mode="edge")
         if self.backend == "onnx":
             return self._graph("encode").run(["ids"], {"frames": frames[None]})[0][0]
         with torch.inference_mode():
             return self.torch.encode(torch.from_numpy(frames)[None])[0].numpy()
 
     def frames(self, ids: np.ndarray) -> np.ndarray:
-        """Log-mel frames (F, 100) of ids (L', F), L' <= L; -1: a level that is left out in that frame."""
+        """Log-mel frames (F * stride, 100) of ids (L', F), L' <= L; -1: a level that is left out in that frame."""
         ids = self._filled(ids)
         if self.backend == "onnx":
             return self._graph("decode").run(None, {"ids": ids[None]})[0][0]
@@ -205,13 +219,14 @@ class Codec:
     def stream(self, ids: np.ndarray, chunk: int = 75) -> Iterator[np.ndarray]:
         """The same frames as `frames`, `chunk` at a time, each from its own ids and the few around them that it can
         see: what a receiver does while tokens still come in. ValueError: the decoder looks at all frames."""
-        reach = self.torch.reach
-        if reach is None:
+        stride = self.config.stride
+        if self.torch.reach is None:
             raise ValueError("this decoder attends to all frames")
+        reach = -(-self.torch.reach // stride)
         for start in range(0, ids.shape[1], chunk):
             before = max(0, start - reach)
             frames = self.frames(ids[:, before : start + chunk + reach])
-            yield frames[start - before : start - before + chunk]
+            yield frames[stride * (start - before) : stride * (start - before + chunk)]
 
     def decode(self, ids: np.ndarray, samples: int | None = None, seed: int = 0) -> np.ndarray:
         """The wave (T,) of ids (L', F); the same seed gives the same phases."""
@@ -285,10 +300,11 @@ def export(folder: Path = FOLDER) -> Path:
         model = Codec(name, folder, "torch").torch
         # Sizes above 1 and unlike each other, because torch.export takes 0 and 1 for constants.
         batch, length = (torch.export.Dim(side, min=1, max=65_536) for side in ("batch", "frames"))
-        frames = torch.zeros(2, 40, mel.BANDS)
+        stride = model.config.stride
+        frames = torch.zeros(2, 40 * stride, mel.BANDS)
         ids = torch.zeros(2, len(model.config.sizes), 40, dtype=torch.int64)
         for part, module, example, dims, outputs in (
-            ("encode", Encode(model), {"frames": frames}, {0: batch, 1: length}, ["ids", "z"]),
+            ("encode", Encode(model), {"frames": frames}, {0: batch, 1: stride * length}, ["ids", "z"]),
             ("decode", Decode(model), {"ids": ids}, {0: batch, 2: length}, ["frames"]),
         ):
             onnx.export_module(

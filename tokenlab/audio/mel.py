@@ -1,7 +1,9 @@
 """Sound as log-mel frames, and sound out of them again.
 
-    frames = log_mel(wave)                 # (T,) float32 at 24 kHz -> (F, 100) natural log of magnitude, F = ceil(T / 320)
-    wave = MelSynth(steps=32).wave(frames) # and back, (F * 320,), with phases that Griffin-Lim finds
+    frames = log_mel(wave)                    # (T,) float32 at 24 kHz -> (F, 100), F = T / 320 rounded up
+    wave = MelSynth(steps=32).wave(frames)    # and back, (F * 320,), with phases that Griffin-Lim finds
+
+Frames hold the natural logarithm of the bands' magnitudes.
 
 A frame is 1,280 samples under a Hann window, one every 320 samples: 75 frames a second. The wave is framed as it
 stands in a codec's convolutions ("same"): 480 samples of silence on both sides, so that F * 320 samples come back.
