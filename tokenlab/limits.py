@@ -50,14 +50,20 @@ PICTURE_PIXELS = 25_000_000  # width x height that its header may claim; a phone
 PICTURE_SIDE = 1_024  # longest side of a picture in use; larger ones are scaled down
 UPLOADED_PICTURES = 64  # pictures kept in memory, least recently used out first
 UPLOADED_PICTURE_BYTES = 100_000_000  # and their pixels together
-SOUND_BYTES = 30_000_000  # an uploaded sound, as a file
+SOUND_BYTES = 20_000_000  # an uploaded sound, as a file; what the server takes at most of any file
 SOUND_SECONDS = 20.0  # of a sound that is used; the rest is left out, and the page says so
 SOUND_SHORTEST = 0.1  # seconds
 SOUND_RATES = (4_000, 192_000)  # samples a second
 SOUND_CHANNELS = 8
+SOUND_MEMORY_BYTES = 1_500_000_000  # address space of the child process that decodes an uploaded sound
 SPOKEN_CHARACTERS = 300  # a sentence to be spoken
 UPLOADED_SOUNDS = 64  # sounds kept in memory, least recently used out first
 UPLOADED_SOUND_BYTES = 100_000_000  # and their samples together
+CODEC_WEIGHT_BYTES = 800_000_000  # the weights of a Hub codec: PARAMETERS as float32; X-Codec's have 0.71 GB
+CODEC_LEVELS = 64  # codebooks of a codec
+CODEC_HOP = 64  # samples that a frame of a codec stands for, at least
+CODEC_ACTIVATIONS = 6_500_000  # numbers that one layer holds for a second of sound; DAC's at 44.1 kHz has 4.2 million
+CODEC_POSITIONS = 1_600  # positions of attention in SOUND_SECONDS, with VISION_HEADS at most; HuBERT has 1,000
 
 # White space, and the punctuation of scripts that write none.
 _BREAK = re.compile("[\\s\u3000-\u303f\uff01-\uff65\u0964\u0965\u1362\u104a\u104b\u17d4]+")

@@ -13,6 +13,7 @@ bundled model instead, which is the faster way where nobody looks inside; `gener
 | intake.py | the checks of a checkpoint of unknown origin, and the strict way to load it |
 | hub.py | config.json, safetensors and what else a kind needs from the Hub: sizes first, no login |
 | vision.py | vision transformers and vision-language models: what they look like, and how they are loaded |
+| audio.py | audio codecs: those of the Hub as an AudioTokenizer, and how they are loaded |
 | onnx.py | export with the key-value cache, sessions, greedy generation |
 | byte_model.py | the interface of models that predict bytes, and a byte-vocabulary model through it |
 
@@ -53,8 +54,9 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parents[2] / "assets" / "models"
 CAUSAL_LMS = ("tinylm", "bytelm")
 VLMS = ("shapes-vlm",)
+AUDIO_CODECS = ("rvq8", "vq1")
 # What a menu of that kind lists; any hub:owner/name may be typed. A bundled VLM hands out its image encoder.
-OFFERED = {"causal-lm": CAUSAL_LMS, "vit": VLMS, "vlm": VLMS}
+OFFERED = {"causal-lm": CAUSAL_LMS, "vit": VLMS, "vlm": VLMS, "audio-codec": AUDIO_CODECS}
 
 _T = TypeVar("_T")
 
@@ -322,6 +324,10 @@ def export(name: str, folder: str | Path | None = None) -> Path:
         from tokenlab.codebooks import vq_image
 
         return vq_image.export(Path(folder) if folder is not None else FOLDER / name)
+    if name == "codec":
+        from tokenlab.audio import codec
+
+        return codec.export(Path(folder) if folder is not None else FOLDER / name)
     if name in VLMS:
         from tokenlab.pruning import vlm_onnx
 

@@ -65,7 +65,7 @@ def _collect(repo: str, source: _Source, kind: str) -> intake.Files:
         weights = intake.shards(_read(repo, source, intake.INDEX, limits.HEADER_BYTES), repo)
     else:
         raise intake.no_weights(repo, source.size("pytorch_model.bin") is not None)
-    intake.check_weight_bytes(sum(source.size(file) or 0 for file in weights), repo)
+    intake.check_weight_bytes(sum(source.size(file) or 0 for file in weights), repo, kind)
     others = {file: _read(repo, source, file, most) for file, most in intake.FILES[kind].items()}
     if intake.PREPROCESSOR in others:
         intake.check_preprocessor(others[intake.PREPROCESSOR], intake.vision_config(model.config), repo)

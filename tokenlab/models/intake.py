@@ -45,11 +45,17 @@ INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 PREPROCESSOR = "preprocessor_config.json"
 
-KINDS = {"causal-lm": "a causal language model", "vit": "a vision transformer", "vlm": "a vision-language model"}
+KINDS = {
+    "causal-lm": "a causal language model",
+    "vit": "a vision transformer",
+    "vlm": "a vision-language model",
+    "audio-codec": "an audio codec",
+}
 FILES = {  # what a kind needs besides config.json and its weights, and the most bytes of each
     "causal-lm": {TOKENIZER: limits.FILE_BYTES},
     "vit": {PREPROCESSOR: limits.CONFIG_BYTES},
     "vlm": {PREPROCESSOR: limits.CONFIG_BYTES, TOKENIZER: limits.FILE_BYTES},
+    "audio-codec": {},
 }
 
 OLDEST_TRANSFORMERS = (5, 3)  # before it, `_attn_implementation_internal` in config.json ran code (CVE-2026-4372)
@@ -60,16 +66,20 @@ class Architecture:
     """One model_type as one kind of model.
 
     config, model: classes of transformers. saved: what config.json may name in `architectures`, by default `model`.
-    keys: config keys that the class does not list: older names that it reads, and some without effect. parts: nested
-    configs, each with the types it may have (the first one when it names none). taken: the part that `model` is
-    built from, where it is not the whole. renamed: regular expressions for older names of tensors and what to put
-    instead, one after the other. skipped: tensors (a regular expression) that are passed over: those of parts that
-    are not taken, and those that older checkpoints hold although the model makes them itself."""
+    keys: config keys that the class does not list: older names that it reads, and some without effect. aliases:
+    keys that are another one's name. defaults: values of keys that are not there, where they are not the class's own.
+    parts: nested configs, each with the types it may have (the first one when it names none). taken: the part that
+    `model` is built from, where it is not the whole. renamed: regular expressions for older names of tensors and
+    what to put instead, one after the other. skipped: tensors (a regular expression) that are passed over and need
+    not be there: those of parts that are not taken, those that older checkpoints hold although the model makes them
+    itself, and those that only training reads."""
 
     config: str
     model: str
     saved: tuple[str, ...] = ()
     keys: frozenset[str] = frozenset()
+    aliases: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, dict[str, Architecture]] = field(default_factory=dict)
     taken: str | None = None
     renamed: tuple[tuple[str, str], ...] = ()
@@ -128,6 +138,64 @@ _LLAVA = Architecture(
     ),
     skipped=rf"{_POSITIONS}|.*rotary_emb\.inv_freq",
 )
+# torch stored the two factors of a normalised weight under these names until 2.0, and EnCodec was converted before.
+_WEIGHT_NORM = (
+    (r"\.weight_g$", ".parametrizations.weight.original0"),
+    (r"\.weight_v$", ".parametrizations.weight.original1"),
+)
+_CODEBOOK_STATISTICS = r"quantizer\.\w+\.\d+\.codebook\.(inited|cluster_size|embed_avg)"
+_DAC = Architecture("DacConfig", "DacModel", keys=frozenset({"hidden_size", "hop_length", "upsampling_ratios"}))
+# Keys of speech models that only training or another head reads, some of them from older versions.
+_SPEECH_KEYS = frozenset(
+    "num_feat_extract_layers feat_extract_dropout feat_quantizer_dropout hidden_dropout_prob "
+    "mask_channel_length mask_channel_min_space mask_channel_other mask_channel_prob "
+    "mask_channel_selection mask_time_min_space mask_time_other mask_time_selection mask_feature_min_masks "
+    "no_mask_channel_overlap no_mask_time_overlap freeze_feat_extract_train replace_prob".split()
+)
+_XCODEC = Architecture(
+    "XcodecConfig",
+    "XcodecModel",
+    parts={
+        "acoustic_model_config": {
+            # Xcodec's own; its class puts them in when the file leaves them out, as it does with equal ones.
+            "dac": replace(
+                _DAC,
+                defaults={
+                    "encoder_hidden_size": 64,
+                    "decoder_hidden_size": 1024,
+                    "hidden_size": 256,
+                    "downsampling_ratios": [8, 5, 4, 2],
+                    "upsampling_ratios": [8, 5, 4, 2],
+                },
+            )
+        },
+        "semantic_model_config": {
+            "hubert": Architecture("HubertConfig", "HubertModel", keys=_SPEECH_KEYS),
+            "wavlm": Architecture("WavLMConfig", "WavLMModel", keys=_SPEECH_KEYS),
+        },
+    },
+    renamed=_WEIGHT_NORM,
+    skipped=rf"semantic_model\.masked_spec_embed|{_CODEBOOK_STATISTICS}",
+)
+_CODECS = {
+    "encodec": Architecture("EncodecConfig", "EncodecModel", renamed=_WEIGHT_NORM, skipped=_CODEBOOK_STATISTICS),
+    "dac": _DAC,
+    # The file has the names from before its two halves were models of their own.
+    "mimi": Architecture(
+        "MimiConfig",
+        "MimiModel",
+        keys=frozenset({"frame_rate", "rope_theta"}),
+        aliases={"_frame_rate": "frame_rate"},
+        renamed=(
+            (r"^encoder\.layers\.", "encoder.encoder_seanet.layers."),
+            (r"^decoder\.layers\.", "decoder.decoder_seanet.layers."),
+            (r"^(encoder_transformer|downsample)\.", r"encoder.\1."),
+            (r"^(decoder_transformer|upsample)\.", r"decoder.\1."),
+        ),
+        skipped=r"quantizer\..*\.codebook\.initialized",
+    ),
+    "xcodec": _XCODEC,
+}
 _DINOV2_RENAMED = (
     (r"\.attention\.attention\.query\.", ".attention.q_proj."),
     (r"\.attention\.attention\.key\.", ".attention.k_proj."),
@@ -165,6 +233,7 @@ ARCHITECTURES = {
         ),
     },
     "vlm": {"llava": _LLAVA},
+    "audio-codec": _CODECS,
 }
 
 # Keys without a bearing on the numbers of a forward pass: allowed and dropped.
@@ -185,8 +254,11 @@ _METADATA = frozenset(
 # Allowed while they say what is so anyway.
 _OFF = frozenset(
     "is_encoder_decoder is_decoder add_cross_attention cross_attention_hidden_size tie_encoder_decoder "
-    "rope_interleaved use_swiglu_ffn text_config_dict vision_config_dict".split()
+    "rope_interleaved use_swiglu_ffn text_config_dict vision_config_dict use_streaming add_adapter "
+    "normalize chunk_length_s chunk_in_sec".split()
 )
+# Of a codec: what it would say of the sound outside of its tokens, of which there are one row for each level.
+_BESIDE_TOKENS = {"audio_channels": (1,), "normalize": (False, None), "chunk_length_s": (None,)}
 _CODE = frozenset({"auto_map", "custom_pipelines", "trust_remote_code", "custom_generate"})
 _ACTIVATIONS = frozenset({"silu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "quick_gelu"})
 _SIZES = {  # the largest value of each; all are at least 1
@@ -200,6 +272,21 @@ _SIZES = {  # the largest value of each; all are at least 1
     **dict.fromkeys(("image_size", "patch_size"), 1_024),
     **dict.fromkeys(("mlp_ratio",), 16),
     **dict.fromkeys(("num_register_tokens",), 64),
+    **dict.fromkeys(("sampling_rate", "sample_rate"), limits.SOUND_RATES[1]),
+    **dict.fromkeys(("num_quantizers", "num_semantic_quantizers", "n_codebooks"), limits.CODEC_LEVELS),
+    **dict.fromkeys(("codebook_size", "hop_length"), 65_536),
+    **dict.fromkeys(("codebook_dim", "vector_quantization_hidden_dimension", "upsample_groups"), 8_192),
+    **dict.fromkeys(("encoder_hidden_size", "decoder_hidden_size"), 8_192),
+    **dict.fromkeys(("num_filters", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups"), 1_024),
+    **dict.fromkeys(("kernel_size", "last_kernel_size", "residual_kernel_size", "unit_kernel_size", "compress"), 64),
+    **dict.fromkeys(("num_residual_layers", "num_lstm_layers", "dilation_growth_rate"), 8),
+    **dict.fromkeys(("num_buckets", "max_bucket_distance"), 8_192),
+}
+_LISTS = {  # the least and the largest of their numbers; all have 1 to 16 of them
+    **dict.fromkeys(("upsampling_ratios", "downsampling_ratios"), (2, 64)),
+    **dict.fromkeys(("strides", "block_dilations", "conv_stride", "conv_kernel"), (1, 64)),
+    **dict.fromkeys(("channel_ratios",), (1, 8)),
+    **dict.fromkeys(("conv_dim",), (1, 2_048)),
 }
 # "dynamic" and "longrope" rewrite their frequencies during a forward pass, which threads would share.
 _ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
@@ -259,7 +346,7 @@ def read_folder(folder: Path, name: str, kind: str = "causal-lm") -> Files:
         weights = [folder / shard for shard in shards(read_plain(folder / INDEX, limits.HEADER_BYTES, name), name)]
     else:
         raise no_weights(name, any(p.suffix in _PICKLES for p in folder.iterdir()))
-    check_weight_bytes(sum(_plain_size(path, name) for path in weights), name)
+    check_weight_bytes(sum(_plain_size(path, name) for path in weights), name, kind)
     others = {file: read_plain(folder / file, most, name) for file, most in FILES[kind].items()}
     return Files(config, tuple(weights), others)
 
@@ -301,11 +388,12 @@ def no_weights(name: str, has_pickle: bool) -> UserError:
     return UserError(f"{name} has {why}; please choose a checkpoint with safetensors weights.")
 
 
-def check_weight_bytes(size: int, name: str) -> None:
-    if size > limits.WEIGHT_BYTES:
+def check_weight_bytes(size: int, name: str, kind: str = "causal-lm") -> None:
+    most = limits.CODEC_WEIGHT_BYTES if kind == "audio-codec" else limits.WEIGHT_BYTES
+    if size > most:
         raise UserError(
             f"The weights of {name} have {size / 1e6:,.0f} MB; "
-            f"please choose a checkpoint of at most {limits.WEIGHT_BYTES / 1e6:,.0f} MB, which runs without a GPU."
+            f"please choose a checkpoint of at most {most / 1e6:,.0f} MB, which runs without a GPU."
         )
 
 
@@ -365,6 +453,9 @@ def _check_settings(
     for key, value in config.items():
         if key == "model_type" or key in _METADATA or key in _OFF and (value is None or value is False):
             continue
+        key = types[kind].aliases.get(key, key)
+        if key in found:
+            raise _out_of_bounds(key, name)
         if key in parts and isinstance(value, dict):
             inner = value.get("model_type", next(iter(parts[key])))
             found[key] = _check_settings(value, inner, parts[key], f"has a {key}", name)
@@ -388,9 +479,14 @@ def _check_setting(key: str, value: Any, name: str) -> None:
         raise UserError(
             f"{CONFIG} of {name} sets {_word(key)}, which is private to the library; please choose another."
         )
+    if key in _BESIDE_TOKENS and value not in _BESIDE_TOKENS[key]:
+        raise UserError(
+            f"{name} codes more than one channel, or a loudness beside its tokens, which is not supported; "
+            "please choose another codec, such as facebook/encodec_24khz."
+        )
     if key in _SIZES and value is not None and not (type(value) is int and 1 <= value <= _SIZES[key]):
         raise _out_of_bounds(key, name)
-    if key in ("hidden_act", "activation_function", "projector_hidden_act") and not (
+    if key in ("hidden_act", "activation_function", "projector_hidden_act", "feat_extract_activation") and not (
         isinstance(value, str) and value in _ACTIVATIONS
     ):
         raise _out_of_bounds(key, name)
@@ -400,6 +496,13 @@ def _check_setting(key: str, value: Any, name: str) -> None:
         _check_rope(key, value, name)
     elif key == "layer_types":
         if value is not None and not (isinstance(value, list) and set(map(str, value)) <= _LAYER_TYPES):
+            raise _out_of_bounds(key, name)
+    elif key in _LISTS and value is not None:
+        least, most = _LISTS[key]
+        if not (_is_short_list(value) and all(type(item) is int and least <= item <= most for item in value)):
+            raise _out_of_bounds(key, name)
+    elif key == "target_bandwidths":  # in kbit/s
+        if not (_is_short_list(value) and all(0 < _number(item) <= 10_000 for item in value)):
             raise _out_of_bounds(key, name)
     elif isinstance(value, list):  # eos_token_id
         if len(value) > 100 or not all(type(item) is int and _is_bounded(item) for item in value):
@@ -420,6 +523,10 @@ def _check_rope(key: str, value: Any, name: str) -> None:
             raise UserError(
                 f"{name} scales its positions by the rule {_word(item)}, which is not supported; please choose another."
             )
+
+
+def _is_short_list(value: Any) -> bool:
+    return isinstance(value, list) and 1 <= len(value) <= 16
 
 
 def _is_bounded(value: Any) -> bool:
@@ -534,6 +641,7 @@ def build(settings: dict[str, Any], name: str, kind: str = "causal-lm") -> tuple
 
     Attention is "eager", which gives its weights; a model that is shared must not be switched later. A sliding
     window is switched off, as no run goes beyond it.
+    A codec's codebooks count as parameters too; `load_codec` builds it once more.
     UserError: unknown keys, sizes that do not fit together, too many parameters."""
     import torch
     import transformers
@@ -545,19 +653,25 @@ def build(settings: dict[str, Any], name: str, kind: str = "causal-lm") -> tuple
         config = _configure(settings, architecture)
         if architecture.taken:
             config = getattr(config, architecture.taken)
-        context = 0 if kind == "vit" else _bound_context(getattr(config, "text_config", config))
+        context = _bound_context(getattr(config, "text_config", config)) if kind in ("causal-lm", "vlm") else 0
+        shape = codec_shape(config) if kind == "audio-codec" else None
     except Exception as error:
         raise _does_not_fit(name) from error
-    if kind != "causal-lm":
+    if kind in ("vit", "vlm"):
         _check_encoder(vision_config(config), name)
+    if shape:
+        _check_codec(shape, name)
     if kind == "vlm":
         _check_joint(config, name)
     try:
-        with torch.device("meta"):
+        # A part that is a model of its own draws its weights, meta device or not.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             model = getattr(transformers, architecture.model)(config)
     except Exception as error:
         raise _does_not_fit(name) from error
     parameters = sum(weight.numel() for weight in model.parameters())
+    if shape:
+        parameters += sum(buffer.numel() for buffer in model.buffers())
     if parameters > limits.PARAMETERS:
         raise UserError(
             f"{name} has {parameters / 1e6:,.0f} million parameters; please choose a model of at most "
@@ -582,7 +696,7 @@ def _configure(settings: dict[str, Any], architecture: Architecture) -> PreTrain
     do not fit together come through."""
     import transformers
 
-    values = {key: value for key, value in settings.items() if key != "model_type"}
+    values = architecture.defaults | {key: value for key, value in settings.items() if key != "model_type"}
     for part, types in architecture.parts.items():
         values[part] = _configure(values[part], types[values[part]["model_type"]])
     config = getattr(transformers, architecture.config)(**values, attn_implementation="eager")
@@ -643,6 +757,82 @@ def _check_joint(config: PreTrainedConfig, name: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class CodecShape:
+    """What a codec makes of a second of sound.
+
+    rate: samples; hop: samples that a frame stands for; levels: codebooks, size: entries of each; activations:
+    numbers that its largest layer at full rate holds; positions, heads: of its attention, 0 where it has none."""
+
+    rate: int
+    hop: int
+    levels: int
+    size: int
+    activations: int
+    positions: float = 0
+    heads: int = 0
+
+
+def codec_shape(config: PreTrainedConfig) -> CodecShape:
+    """That of a codec's config. The many ways in which its values may not fit together come through."""
+    if config.model_type == "xcodec":
+        acoustic, semantic, rate = config.acoustic_model_config, config.semantic_model_config, config.sample_rate
+        hop, activations = _dac_shape(acoustic, rate)
+        stride = math.prod(semantic.conv_stride)
+        if stride * math.prod(config.strides) != hop:
+            raise ValueError("the acoustic and the semantic model have other frames")
+        for i, channels in enumerate(semantic.conv_dim):
+            activations = max(activations, rate * channels // math.prod(semantic.conv_stride[: i + 1]))
+        heads = semantic.num_attention_heads
+        return CodecShape(rate, hop, config.num_quantizers, config.codebook_size, activations, rate / stride, heads)
+    rate = config.sampling_rate
+    if config.model_type == "dac":
+        hop, activations = _dac_shape(config, rate)
+        return CodecShape(rate, hop, config.n_codebooks, config.codebook_size, activations)
+    stride = math.prod(config.upsampling_ratios)
+    # A residual layer pads as many samples as it looks back, at each rate; the slowest has the most channels.
+    reach = config.residual_kernel_size * config.dilation_growth_rate ** (config.num_residual_layers - 1)
+    activations = config.num_filters * max(rate, reach * 2 ** (len(config.upsampling_ratios) - 1))
+    if config.model_type == "mimi":
+        hop = stride * config.latent_stride
+        levels, size = config.num_quantizers, config.codebook_size
+        return CodecShape(rate, hop, levels, size, activations, rate / stride, config.num_attention_heads)
+    return CodecShape(rate, stride, config.num_quantizers, config.codebook_size, activations)
+
+
+def _dac_shape(config: PreTrainedConfig, rate: int) -> tuple[int, int]:
+    """hop and activations of CodecShape."""
+    hop = math.prod(config.downsampling_ratios)
+    if hop != math.prod(config.upsampling_ratios):
+        raise ValueError("the encoder and the decoder have other frames")
+    return hop, rate * max(config.encoder_hidden_size, config.decoder_hidden_size >> len(config.upsampling_ratios))
+
+
+def _check_codec(shape: CodecShape, name: str) -> None:
+    """UserError: rates, levels or frames out of bounds, or more work for a clip than a run can bear."""
+    least, most = limits.SOUND_RATES
+    if not least <= shape.rate <= most:
+        raise UserError(
+            f"{name} is a codec of {shape.rate:,} samples a second; please choose one of {least:,} to {most:,}."
+        )
+    if not 1 <= shape.levels <= limits.CODEC_LEVELS or shape.hop < limits.CODEC_HOP:
+        raise UserError(
+            f"{name} has {shape.levels:,} codebooks and frames of {shape.hop:,} samples; please choose a codec with "
+            f"1 to {limits.CODEC_LEVELS} and of at least {limits.CODEC_HOP}."
+        )
+    positions = shape.positions * limits.SOUND_SECONDS
+    if (
+        shape.activations > limits.CODEC_ACTIVATIONS
+        or positions > limits.CODEC_POSITIONS
+        or shape.heads > limits.VISION_HEADS
+    ):
+        raise UserError(
+            f"{name} holds {shape.activations / 1e6:,.1f} million numbers for a second of sound and {positions:,.0f} "
+            f"positions with {shape.heads:,} heads for a clip; please choose a codec with at most "
+            f"{limits.CODEC_ACTIVATIONS / 1e6:,.1f} million, {limits.CODEC_POSITIONS:,} and {limits.VISION_HEADS}."
+        )
+
+
 def _does_not_fit(name: str) -> UserError:
     return UserError(
         f"{CONFIG} of {name} does not describe a model that transformers can build; please choose another."
@@ -650,7 +840,9 @@ def _does_not_fit(name: str) -> UserError:
 
 
 def _check_heads(config: PreTrainedConfig) -> None:
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
+    if heads is None:  # a codec without attention
+        return
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     head_dim = getattr(config, "head_dim", None)
     if heads % kv_heads or (head_dim is None and config.hidden_size % heads) or (head_dim or 0) % 2:
@@ -707,7 +899,8 @@ def _damaged(path: Path, name: str) -> UserError:
 def check_weights(
     weights: tuple[Path, ...], model: PreTrainedModel, name: str, architecture: Architecture | None = None
 ) -> dict[str, Stored]:
-    """Where each tensor of `model` lies, by its name in the model; a tied output layer may be missing.
+    """Where each tensor of `model` lies, by its name in the model; a tied output layer may be missing, and so may
+    what is skipped.
 
     architecture: of the checkpoint; by default that of the causal language model that `model` is.
     UserError: a tensor is missing, left over, there twice, of another shape or not a float."""
@@ -728,14 +921,14 @@ def check_weights(
             located[target] = stored
     optional = set(tied(model))
     for target in expected:
-        if target not in located and target not in optional:
+        if target not in located and target not in optional and not re.fullmatch(architecture.skipped, target):
             raise UserError(f"{name} lacks the tensor {_word(target)}; please choose a complete checkpoint.")
     return located
 
 
 def tied(model: PreTrainedModel) -> dict[str, str]:
     """Tensors that the model shares with another one: {"lm_head.weight": "model.embed_tokens.weight"} or nothing."""
-    return dict(model._tied_weights_keys) if getattr(model.config, "tie_word_embeddings", False) else {}
+    return dict(model._tied_weights_keys or {}) if getattr(model.config, "tie_word_embeddings", False) else {}
 
 
 def _target(tensor: str, expected: dict, architecture: Architecture, prefix: str) -> str | None:
@@ -755,6 +948,30 @@ def load(model: PreTrainedModel, located: dict[str, Stored], name: str, **inputs
     inputs: what the model is tried on, by default two tokens.
     UserError: values that are no numbers, two versions of one tied tensor, a model that cannot run."""
     import torch
+
+    model.load_state_dict(_read(model, located, name), strict=True, assign=True)
+    model.tie_weights()
+    model.requires_grad_(False)
+    _try(model, name, inputs or {"input_ids": torch.tensor([[0, model.config.vocab_size - 1]])})
+
+
+def load_codec(model: PreTrainedModel, located: dict[str, Stored], name: str) -> PreTrainedModel:
+    """`model`, which is on the meta device, anew on the CPU, with the tensors that check_weights located.
+
+    What is not located is what only training reads; it has the values that the class gives it. A codec's layers keep
+    numbers outside of their buffers too, so it has to be built twice. UserError: values that are no numbers."""
+    import torch
+
+    state = _read(model, located, name)
+    with torch.random.fork_rng(devices=[]):  # building draws weights
+        built = type(model)(model.config)
+    built.load_state_dict(built.state_dict() | state, strict=True, assign=True)
+    return built.eval().requires_grad_(False)
+
+
+def _read(model: PreTrainedModel, located: dict[str, Stored], name: str) -> dict[str, torch.Tensor]:
+    """The located tensors as float32 by their names in the model, tied ones under both of them."""
+    import torch
     from safetensors import safe_open
 
     state = {}
@@ -769,10 +986,7 @@ def load(model: PreTrainedModel, located: dict[str, Stored], name: str, **inputs
         state[target] = state[source]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
         raise UserError(f"{name} has weights that are no numbers (NaN or infinity); please choose another checkpoint.")
-    model.load_state_dict(state, strict=True, assign=True)
-    model.tie_weights()
-    model.requires_grad_(False)
-    _try(model, name, inputs or {"input_ids": torch.tensor([[0, model.config.vocab_size - 1]])})
+    return state
 
 
 def _try(model: PreTrainedModel, name: str, inputs: dict[str, torch.Tensor]) -> None:
