@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from tokenlab import catalog, guard, limits, spec
-from tokenlab.controls import Control, Number, Picture, Slider, Tokenizers
+from tokenlab.controls import Control, Number, Picture, Slider, Sound, Tokenizers
 from tokenlab.errors import UserError
 
 QUICK_LANE = "quick"  # what answers while the user types does not wait behind minute-long runs
@@ -79,6 +79,15 @@ def _sentence(control: Control) -> str:
         kinds = ", ".join(pictures.FORMATS)
         parts.append(
             f"{photos}, scene:SEED (0 to 2147483647), or a file of yours as data:image/png;base64,... ({kinds})"
+        )
+    if isinstance(control, Sound):
+        from tokenlab import sounds
+
+        samples = ", ".join(f"sample:{name}" for name in sounds.SAMPLES)
+        parts.append(
+            f"{samples}, say:VOICE:TEXT (a voice of espeak-ng such as en-us, de or cmn, at most "
+            f"{limits.SPOKEN_CHARACTERS} characters), or a file of yours as data:audio/wav;base64,... "
+            f"({', '.join(sounds.FORMATS)}); its first {limits.SOUND_SECONDS:g} seconds are used"
         )
     return ". ".join(part for part in parts if part)
 

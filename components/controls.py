@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from components.views import Drawn
-from tokenlab import controls, guard
+from tokenlab import controls, guard, limits
 from tokenlab.errors import UserError
 from tokenlab.spec import Field
 
@@ -65,6 +65,8 @@ def widget(field: Field, value: Any, visible: bool, key: str) -> Widget:
             return _tokenizers(field, list(value), common)
         case controls.Picture():
             return _picture(field, value, common)
+        case controls.Sound():
+            return _sound(field, value, common)
         case controls.Model():
             from tokenlab import models
 
@@ -121,10 +123,40 @@ def _picture(field: Field, ref: str, common: dict[str, Any]) -> Widget:
     return _with_upload(field, box, "Upload a picture", receive, common)
 
 
+def _sound(field: Field, ref: str, common: dict[str, Any]) -> Widget:
+    common["info"] = (
+        common["info"] or "Choose from the list, or type say:, a language and a text (say:de:Guten Tag), then Enter."
+    )
+
+    def receive(path: str, _: str) -> Any:
+        from tokenlab import sounds
+
+        try:
+            ref = sounds.register_path(path)
+        finally:
+            Path(path).unlink(missing_ok=True)  # Gradio would keep a voice on the disk for an hour or two
+        return gr.update(choices=_sounds(ref), value=ref)
+
+    box = gr.Dropdown(_sounds(ref), value=ref, allow_custom_value=True, **common)
+    with gr.Row(elem_classes="tl-uploads"):
+        made = _with_upload(field, box, "Upload a sound", receive, common, ["audio", ".flac", ".oga", ".opus"])
+        microphone = {"upload": f"{common['elem_id']}-upload", "seconds": limits.SOUND_SECONDS}
+        visible = common["visible"]
+        made.extra.append(Drawn("recorder", microphone, key=f"{common['key']}-recorder", visible=visible))
+    return made
+
+
 def _with_upload(
-    field: Field, box: gr.components.Component, label: str, receive: Callable[[str, Any], Any], common: dict[str, Any]
+    field: Field,
+    box: gr.components.Component,
+    label: str,
+    receive: Callable[[str, Any], Any],
+    common: dict[str, Any],
+    kinds: list[str] | None = None,
 ) -> Widget:
-    """`box` with a button below it: receive(path of the file, value of the box) gives the box's update."""
+    """`box` with a button below it: receive(path of the file, value of the box) gives the box's update.
+
+    kinds: of files that the button offers, as Gradio names them; all: None."""
     key, visible = common["key"], common["visible"]
     said = Drawn("problem", None, key=f"{key}-said", visible=visible)
     button = gr.UploadButton(
@@ -135,6 +167,7 @@ def _with_upload(
         key=f"{key}-upload",
         elem_id=f"{common['elem_id']}-upload",
         elem_classes="tl-upload",
+        file_types=kinds,
     )
 
     def take(path: str, value: Any) -> tuple[Any, Any]:
@@ -168,6 +201,13 @@ def _pictures(ref: str) -> list[tuple[str, str]]:
     from tokenlab import pictures
 
     return _with_chosen(pictures.offered(), [ref], pictures.label)
+
+
+def _sounds(ref: str) -> list[tuple[str, str]]:
+    """What the menu offers: the samples, and what is chosen."""
+    from tokenlab import sounds
+
+    return _with_chosen(sounds.offered(), [ref], sounds.label)
 
 
 def _with_chosen(offered: list[tuple[str, str]], refs: list[str], label: Callable[[str], str]) -> list[tuple[str, str]]:

@@ -16,9 +16,10 @@ from components.api import LANE, QUICK_LANE
 from components.controls import Widget, added, widget
 from components.views import Drawn
 from tokenlab import catalog, guard, limits, measurement, spec
-from tokenlab.controls import Choice, Choices, Picture, Text, Tokenizers
+from tokenlab.controls import Choice, Choices, Picture, Sound, Text, Tokenizers
 from tokenlab.errors import UserError
 
+LOADED = Picture | Sound | Text | Tokenizers  # controls that a file can fill
 LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 
 
@@ -58,7 +59,7 @@ def _controls(fields: tuple[spec.Field, ...], values: dict[str, Any], key: str) 
 
     parts = [f for f in fields if _is_parts(f)]
     texts = [f for f in fields if isinstance(f.control, Text) and f.control.lines > 1]
-    lists = [f for f in fields if isinstance(f.control, Choices | Picture | Text | Tokenizers) and f not in texts]
+    lists = [f for f in fields if isinstance(f.control, Choices | LOADED) and f not in texts]
     small = [f for f in fields if f not in (*parts, *texts, *lists)]
     with gr.Column(elem_classes="tl-controls"):
         draw(parts)
@@ -164,11 +165,9 @@ def _wire(
                 yield [gr.skip()] * len(outputs)  # a generator that yields nothing would empty them
 
         # `change`, because a text that is pasted, dropped or loaded from a file gives no `input`.
-        changed = [w.component.change for w in widgets if isinstance(w.field.control, Picture | Text | Tokenizers)]
+        changed = [w.component.change for w in widgets if isinstance(w.field.control, LOADED)]
         moved = [
-            w.component.input
-            for w in widgets
-            if not isinstance(w.field.control, Picture | Text | Tokenizers) and not _is_parts(w.field)
+            w.component.input for w in widgets if not isinstance(w.field.control, LOADED) and not _is_parts(w.field)
         ]
         gr.on([*changed, *moved], handle_live, [bar, *inputs], outputs, **{**settings, "concurrency_id": QUICK_LANE})
 

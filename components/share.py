@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenlab import catalog, limits, spec
-from tokenlab.controls import Picture, Text, Tokenizers
+from tokenlab.controls import Picture, Sound, Text, Tokenizers
 from tokenlab.errors import UserError
 
 VERSION = "1"
+_STORES = {Picture: "tokenlab.pictures", Sound: "tokenlab.sounds", Tokenizers: "tokenlab.text.sources"}
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,15 @@ def _uploads(fields: list[spec.Field], values: dict[str, Any]) -> str:
     """A comment for each upload: another process does not have it until it is registered there."""
     lines = []
     for field in fields:
-        register = "tokenlab.pictures" if isinstance(field.control, Picture) else "tokenlab.text.sources"
         for ref in filter(_is_upload, _refs(field, values)):
-            lines.append(f"# {ref} is a file of yours: first call {register}.register_path with its path.\n")
+            store = _STORES[type(field.control)]
+            lines.append(f"# {ref} is a file of yours: first call {store}.register_path with its path.\n")
     return "".join(lines)
 
 
 def _refs(field: spec.Field, values: dict[str, Any]) -> list[str]:
-    """The references in a value: of one picture, of several tokenizers, none in other values."""
-    if isinstance(field.control, Picture):
+    """The references in a value: of one picture or sound, of several tokenizers, none in other values."""
+    if isinstance(field.control, Picture | Sound):
         return [values[field.name]]
     return list(values[field.name]) if isinstance(field.control, Tokenizers) else []
 
@@ -128,12 +129,13 @@ def _portable(fields: tuple[spec.Field, ...], state: dict[str, Any]) -> tuple[di
     left_out: list[str] = []
     made: dict[str, Any] = {}
     for field in fields:
-        if not isinstance(field.control, Picture | Tokenizers) or field.name not in state:
+        if not isinstance(field.control, Picture | Sound | Tokenizers) or field.name not in state:
             continue
         kept = []
         for ref in _refs(field, state):
             if _is_upload(ref):
-                left_out.append("the uploaded file (uploads stay on the server that they were sent to)")
+                what = "uploaded or recorded sound" if isinstance(field.control, Sound) else "uploaded file"
+                left_out.append(f"the {what} (uploads stay on the server that they were sent to)")
             elif ref.startswith("trained:"):
                 recipe = training.recipe_json(ref)
                 if recipe is None:

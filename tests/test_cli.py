@@ -78,6 +78,21 @@ def test_a_picture_may_be_a_path_on_the_command_line(tmp_path):
     assert cli._values(module, [f"picture={data}"]) == {"picture": data}
 
 
+def test_a_sound_may_be_a_path_on_the_command_line():
+    from types import SimpleNamespace
+    from typing import Annotated
+
+    from tokenlab import cli, sounds
+    from tokenlab.controls import Sound
+
+    def toy(sound: Annotated[str, Sound("Sound")] = "sample:chord"): ...
+
+    module, path = SimpleNamespace(run=toy), sounds.FOLDER / "bell.flac"
+    ref = cli._values(module, [f"sound={path}"])["sound"]
+    assert ref.startswith("upload:") and (sounds.load(ref) == sounds.load("sample:bell")).all()
+    assert cli._values(module, ["sound=say:de:a=b"]) == {"sound": "say:de:a=b"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tokenlab.controls import Choice, Choices, Model, Number, Picture, Seed, Slider, Switch, Text, Tokenizers
+from tokenlab.controls import Choice, Choices, Model, Number, Picture, Seed, Slider, Sound, Switch, Text, Tokenizers
 from tokenlab.errors import UserError
 
 BUDGET = Slider("Budget", minimum=0.05, maximum=1.0, step=0.05)
@@ -34,6 +34,9 @@ MODE = Choice("Mode", options=("full", "local"))
         (Picture("Picture"), "Cat", "photo:chelsea"),
         (Picture("Picture"), "scene:7", "scene:7"),
         (Picture("Picture"), "upload:0123456789abcdef", "upload:0123456789abcdef"),
+        (Sound("Sound"), " sample:chord ", "sample:chord"),
+        (Sound("Sound"), "Pink noise", "sample:noise"),
+        (Sound("Sound"), "say:de:Guten Tag", "say:de:Guten Tag"),
         (Model("Model"), " tinylm ", "tinylm"),
         (Model("Model"), "owner/name", "hub:owner/name"),
     ],
@@ -70,6 +73,10 @@ def test_good_values_come_back_in_their_type(control, given, value):
         (Picture("Picture"), {"path": "/etc/passwd"}, "wants a picture"),
         (Picture("Picture"), "assets/style.css", "no picture"),
         (Picture("Picture"), "data:image/png;base64,AAAA", "save it as PNG"),
+        (Sound("Sound"), "", "wants a sound"),
+        (Sound("Sound"), {"path": "/etc/passwd"}, "wants a sound"),
+        (Sound("Sound"), "assets/audio/chord.flac", "no sound"),
+        (Sound("Sound"), "data:audio/wav;base64,AAAA", "save it as WAV"),
         (Model("Model"), "gpt9", "choose one of tinylm, bytelm or hub:owner/name"),
         (Model("Model"), "hub:../../etc", "owner/name"),
         (Model("Model"), "", "name of a model"),
@@ -95,13 +102,16 @@ def test_hints_are_what_endpoints_announce():
 
 def test_no_path_is_ever_read_from_a_value(tmp_path):
     """Only the command line takes paths; what comes over a link or an endpoint ends here."""
-    from tokenlab import pictures
+    from tokenlab import pictures, sounds
 
     path = tmp_path / "mine.png"
     path.write_bytes(b"not opened, else the sentence would speak of the file")
     for value in (str(path), f"file://{path}", f"photo:{path}", f"upload:{path}", f"@{path}"):
         with pytest.raises(UserError, match="There is no picture"):
             pictures.load(Picture("Picture").check(value))
+    for value in (str(path), f"file://{path}", f"sample:{path}", f"upload:{path}", f"@{path}"):
+        with pytest.raises(UserError, match="There is no sound"):
+            sounds.load(Sound("Sound").check(value))
 
 
 def test_the_widget_of_a_picture_takes_an_upload_and_shows_it_by_name(tmp_path):
@@ -126,3 +136,33 @@ def test_the_widget_of_a_picture_takes_an_upload_and_shows_it_by_name(tmp_path):
     (tmp_path / "mine.png").write_text("no picture at all")
     update, said = take(str(tmp_path / "mine.png"), "scene:99")
     assert "value" not in update and said.startswith("This file is not a picture")
+
+
+def test_the_widget_of_a_sound_takes_an_upload_shows_it_by_name_and_keeps_no_file(tmp_path):
+    import gradio as gr
+    import numpy as np
+    import soundfile
+
+    from components.controls import widget
+    from tokenlab import sounds
+    from tokenlab.spec import Field
+
+    field = Field("sound", Sound("Sound"), "sample:chord")
+    with gr.Blocks() as demo:
+        made = widget(field, "say:de:Guten Tag", True, "toy")
+    assert made.component.value == "say:de:Guten Tag"
+    assert made.component.choices[-1] == ("Guten Tag", "say:de:Guten Tag")
+    assert {*sounds.offered()} < {*made.component.choices} and len(made.extra) == 3
+    assert made.extra[2].value == {
+        "kind": "recorder",
+        "data": '{"upload": "control-toy--sound-upload", "seconds": 20.0}',
+    }
+    (take,) = [event.fn for event in demo.fns.values()]
+    path = tmp_path / "mine.wav"
+    soundfile.write(path, np.full(4_000, 0.25), 16_000)
+    update, said = take(str(path), "sample:chord")
+    assert said is None and update["choices"][-1] == (f"mine.wav {update['value'][-4:]}", update["value"])
+    assert sounds.load(update["value"], 16_000).shape == (4_000,) and not path.exists()
+    path.write_text("no sound at all")
+    update, said = take(str(path), "sample:chord")
+    assert "value" not in update and said.startswith("This file is not a sound") and not path.exists()

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tokenlab import limits, pictures
 from tokenlab.errors import UserError
+from tokenlab.uploads import Uploads
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -60,7 +61,7 @@ def jpeg_bomb():
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Every test has a memory of its own."""
-    monkeypatch.setattr(pictures, "_uploads", pictures._Uploads())
+    monkeypatch.setattr(pictures, "_uploads", Uploads(8, 10**8))
 
 
 def animated_gif():
@@ -263,20 +264,6 @@ def test_an_upload_that_is_gone_says_so():
     assert pictures.label("upload:0123456789abcdef") == "Upload 01234567"
     with pytest.raises(UserError, match="please upload it again"):
         pictures.load("upload:0123456789abcdef")
-
-
-def test_the_least_recently_used_upload_leaves_first():
-    kept = pictures._Uploads(pictures=2, size=10_000)
-    one = np.zeros((2, 2, 3), np.uint8)
-    kept.put("a", one, "")
-    kept.put("b", one, "")
-    assert kept.get("a") is one
-    kept.put("c", one, "")
-    assert [kept.get(ref) is one for ref in "abc"] == [True, False, True]
-    kept.put("d", np.zeros((60, 55, 3), np.uint8), "")  # 9,900 bytes: no room beside it
-    assert list(kept.entries) == ["c", "d"]
-    kept.put("e", np.zeros((30, 30, 3), np.uint8), "")
-    assert list(kept.entries) == ["e"]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def run(
     settings: Annotated[
         list[str],
         typer.Option(
-            "--set", help="name=value; a list is a,b,c; @file reads a text file; a picture or tokenizer may be a path."
+            "--set",
+            help="name=value; a list is a,b,c; @file reads a text file; tokenizers, pictures and sounds may be paths.",
         ),
     ] = [],  # noqa: B006
     as_json: Json = False,
@@ -78,8 +79,8 @@ def _values(module: Any, settings: list[str]) -> dict[str, Any]:
 
 
 def _own_files(control: Any, value: str) -> Any:
-    """On the user's own machine, and only there, tokenizers and a picture may be named by their paths."""
-    from tokenlab.controls import Picture, Tokenizers
+    """On the user's own machine, and only there, tokenizers, a picture and a sound may be named by their paths."""
+    from tokenlab.controls import Picture, Sound, Tokenizers
 
     if isinstance(control, Tokenizers):
         from tokenlab.text import sources
@@ -89,6 +90,10 @@ def _own_files(control: Any, value: str) -> Any:
         from tokenlab import pictures
 
         return _own_file(value.strip(), pictures.register_path)
+    if isinstance(control, Sound):
+        from tokenlab import sounds
+
+        return _own_file(value.strip(), sounds.register_path)
     return value
 
 

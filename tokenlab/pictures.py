@@ -12,20 +12,16 @@ says, on white where it is transparent. Colour profiles are not applied, and CMY
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenlab import limits
 from tokenlab.errors import UserError
+from tokenlab.uploads import UPLOAD, Uploads, quoted, read_base64, read_path, reference
 
 if TYPE_CHECKING:  # importing NumPy and Pillow costs more than most uses of this module
     import numpy as np
@@ -61,7 +57,6 @@ SCENES = (1, 2, 3, 4, 5, 6)  # the seeds that a menu offers
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _NAMED = "PNG, JPEG, WEBP, GIF or BMP"
 _SCENE = re.compile(r"scene[: ](\d{1,10})", re.ASCII | re.IGNORECASE)
-_UPLOAD = re.compile(r"upload:[0-9a-f]{16}")
 _DATA = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.ASCII | re.IGNORECASE)
 
 
@@ -76,18 +71,18 @@ def check_ref(ref: str) -> str:
 
     UserError: none of these, or the data is no picture that can be read."""
     if match := _DATA.match(ref):
-        return register_bytes(_decoded(ref[match.end() :]))
+        return register_bytes(read_base64(ref[match.end() :], _check_size, "picture"))
     if match := _SCENE.fullmatch(ref):
         if int(match[1]) < 2**31:
             return f"scene:{int(match[1])}"
         raise UserError("The seed of a scene is a whole number from 0 to 2147483647, such as scene:7.")
-    if _UPLOAD.fullmatch(ref):
+    if UPLOAD.fullmatch(ref):
         return ref
     known = {text.lower(): name for name, label in PHOTOS.items() for text in (name, label, f"photo:{name}")}
     if ref.lower() in known:
         return f"photo:{known[ref.lower()]}"
     raise UserError(
-        f"There is no picture {_quoted(ref)}; please choose one from the list, photo:NAME, scene:NUMBER or an upload."
+        f"There is no picture {quoted(ref)}; please choose one from the list, photo:NAME, scene:NUMBER or an upload."
     )
 
 
@@ -124,21 +119,16 @@ def register_bytes(data: bytes, name: str = "") -> str:
     data: a file in one of FORMATS, at most limits.PICTURE_BYTES and limits.PICTURE_PIXELS; name: of the file.
     UserError: empty, too large, of another kind, damaged."""
     _check_size(len(data))
-    ref = f"upload:{sha256(data).hexdigest()[:16]}"
+    ref = reference(data)
     if _uploads.get(ref) is None:
-        _uploads.put(ref, _read(data), _safe_name(name))
+        pixels = _read(data)
+        _uploads.put(ref, pixels, pixels.nbytes, name)
     return ref
 
 
 def register_path(path: str | Path) -> str:
     """register_bytes for a file on this machine, which no link or endpoint can name. UserError: it cannot be read."""
-    path = Path(path)
-    try:
-        _check_size(path.stat().st_size)
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{_quoted(path.name)} cannot be read; please check the path.") from error
-    return register_bytes(data, path.name)
+    return register_bytes(*read_path(path, _check_size))
 
 
 def square(image: np.ndarray, size: int) -> np.ndarray:
@@ -274,55 +264,4 @@ def _too_many_pixels() -> UserError:
     return UserError(f"This picture has more than {most} million pixels; please scale it down and load it again.")
 
 
-def _decoded(text: str) -> bytes:
-    _check_size(max(1, len(text) * 3 // 4))
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise UserError("The picture after base64, is damaged, perhaps cut off while it was copied.") from None
-
-
-def _safe_name(name: str) -> str:
-    """A file name without folders and without anything that a page could take for markup."""
-    return re.sub(r"[^\w. ()+-]+", "_", re.split(r"[/\\]", name)[-1])[-60:]
-
-
-def _quoted(text: str) -> str:
-    return f'"{re.sub(r"[^ -~]|[<>&]", "_", text)[:60]}"'
-
-
-@dataclass(frozen=True)
-class _Upload:
-    pixels: np.ndarray
-    name: str
-
-
-class _Uploads:
-    """Decoded pictures by reference, in memory. `pictures` and `size` (bytes) bound what is kept; the least recently
-    used leave first."""
-
-    def __init__(self, pictures: int = limits.UPLOADED_PICTURES, size: int = limits.UPLOADED_PICTURE_BYTES):
-        self.pictures, self.size = pictures, size
-        self.lock = threading.Lock()
-        self.entries: OrderedDict[str, _Upload] = OrderedDict()
-
-    def put(self, ref: str, pixels: np.ndarray, name: str) -> None:
-        with self.lock:
-            self.entries[ref] = _Upload(pixels, name)
-            while len(self.entries) > self.pictures or sum(e.pixels.nbytes for e in self.entries.values()) > self.size:
-                self.entries.popitem(last=False)
-
-    def get(self, ref: str) -> np.ndarray | None:
-        with self.lock:
-            entry = self.entries.get(ref)
-            if entry is not None:
-                self.entries.move_to_end(ref)
-            return entry and entry.pixels
-
-    def label(self, ref: str) -> str | None:
-        """The file's name with the end of the hash, because many are called image.png; None: not here, or no name."""
-        entry = self.entries.get(ref)
-        return f"{entry.name} {ref[-4:]}" if entry and entry.name else None
-
-
-_uploads = _Uploads()
+_uploads = Uploads(limits.UPLOADED_PICTURES, limits.UPLOADED_PICTURE_BYTES)

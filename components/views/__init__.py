@@ -15,7 +15,8 @@ from typing import Any
 import gradio as gr
 
 HERE = Path(__file__).parent
-PAGE_PARTS = ("picker", "catalogue", "run_bar", "claim", "title")  # drawn the same way, but not views of a Result
+# Drawn the same way, but not views of a Result.
+PAGE_PARTS = ("picker", "catalogue", "run_bar", "claim", "title", "recorder")
 
 
 def script() -> str:

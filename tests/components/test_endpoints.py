@@ -10,8 +10,8 @@ import pytest
 from gradio_client import Client
 
 from components import api, share
-from tokenlab import catalog, pictures, spec
-from tokenlab.controls import Picture
+from tokenlab import catalog, pictures, sounds, spec
+from tokenlab.controls import Picture, Sound
 
 LIVE = [entry.slug for entry in catalog.live()]
 
@@ -59,6 +59,14 @@ def test_a_picture_is_described_for_readers_who_see_no_menu():
     line = api.describe(SimpleNamespace(sentence="A toy.", module=lambda: SimpleNamespace(run=run))).splitlines()[-1]
     assert line.startswith("    picture: Picture. photo:astronaut, ") and "data:image/png;base64" in line
     assert all(f"photo:{name}" in line for name in pictures.PHOTOS) and "scene:SEED" in line and "upload:" not in line
+
+
+def test_a_sound_is_described_for_readers_who_see_no_menu():
+    def run(sound: Annotated[str, Sound("Sound")] = "sample:chord"): ...
+
+    line = api.describe(SimpleNamespace(sentence="A toy.", module=lambda: SimpleNamespace(run=run))).splitlines()[-1]
+    assert line.startswith("    sound: Sound. sample:") and "data:audio/wav;base64" in line and "upload:" not in line
+    assert all(f"sample:{name}" in line for name in sounds.SAMPLES) and "say:VOICE:TEXT" in line
 
 
 def test_an_endpoint_takes_values(client):

@@ -10,7 +10,7 @@ import pytest
 
 from components import share
 from tokenlab import catalog, limits, spec
-from tokenlab.controls import Picture, Seed
+from tokenlab.controls import Picture, Seed, Sound
 
 LIVE = [entry.slug for entry in catalog.live()]
 
@@ -112,16 +112,20 @@ def test_the_python_snippet_holds_what_changed():
     assert snippet.count("\n    ") == 2 and "attack=True" in snippet and repr('say "hi"\n') in snippet
 
 
+def as_toy(monkeypatch, run):
+    entry = SimpleNamespace(module=lambda: SimpleNamespace(run=run), module_name="tokenlab.toys.toy", live=True)
+    entry.slug = "toy"
+    monkeypatch.setattr(catalog, "find", lambda slug: entry)
+    return entry
+
+
 @pytest.fixture
 def toy(monkeypatch):
     """A system with a picture under the slug "toy"."""
 
     def run(picture: Annotated[str, Picture("Picture")] = "photo:astronaut", seed: Annotated[int, Seed()] = 0): ...
 
-    entry = SimpleNamespace(module=lambda: SimpleNamespace(run=run), module_name="tokenlab.toys.toy", live=True)
-    entry.slug = "toy"
-    monkeypatch.setattr(catalog, "find", lambda slug: entry)
-    return entry
+    return as_toy(monkeypatch, run)
 
 
 def test_a_picture_travels_by_its_name_and_an_upload_stays_behind(toy):
@@ -152,3 +156,16 @@ def test_the_python_snippet_says_what_an_upload_needs(toy, monkeypatch):
     values = defaults("compare-tokenizers") | {"tokenizers": ("bytes", "file:0123456789abcdef")}
     snippet = share.as_python("compare-tokenizers", values)
     assert "# file:0123456789abcdef is a file of yours: first call tokenlab.text.sources.register_path" in snippet
+
+
+def test_a_spoken_sentence_travels_and_a_recording_stays_behind(monkeypatch):
+    def run(sound: Annotated[str, Sound("Sound")] = "sample:chord"): ...
+
+    as_toy(monkeypatch, run)
+    link = share.write("toy", {"sound": "say:cmn:你好 <b>"})
+    assert link.left_out == "" and opened(link.query).values == {"sound": "say:cmn:你好 <b>"}
+    link = share.write("toy", {"sound": "upload:0123456789abcdef"})
+    assert link.left_out.startswith("Not in the link: the uploaded or recorded sound (uploads stay")
+    assert opened(link.query).values == {"sound": "sample:chord"}
+    snippet = share.as_python("toy", {"sound": "upload:0123456789abcdef"})
+    assert "# upload:0123456789abcdef is a file of yours: first call tokenlab.sounds.register_path" in snippet

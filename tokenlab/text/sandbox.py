@@ -150,8 +150,8 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=_ROOT,
-            env=_environment(),
+            cwd=ROOT,
+            env=environment(),
             start_new_session=True,  # Ctrl-C in the app's terminal is not for the child
         )
         try:
@@ -268,13 +268,13 @@ def _plain(text: Any, most: int) -> str:
     return re.sub(r"[^\w .,:;'\"()/+-]+", " ", str(text))[:most].strip()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Only what Python needs to find its packages: no tokens, no secrets, no proxies."""
     kept = {key: os.environ[key] for key in ("SYSTEMROOT", "LD_LIBRARY_PATH") if key in os.environ}
-    path = os.pathsep.join([_ROOT, *filter(None, sys.path)])
+    path = os.pathsep.join([ROOT, *filter(None, sys.path)])
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     return {**kept, **threads, "PATH": os.defpath, "PYTHONPATH": path, "PYTHONUTF8": "1", "RUST_BACKTRACE": "0"}
 
 
-_ROOT = str(Path(tokenlab.__file__).parents[1])
+ROOT = str(Path(tokenlab.__file__).parents[1])
 _children = Children(limits.CHILDREN)
