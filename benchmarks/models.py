@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache
 
 from tokenlab import models
+from tokenlab.audio import codec, mel
 from tokenlab.models import onnx
 from tokenlab.models.vision import vision_language_model
 from tokenlab.pruning import reduction, scenes, vlm_onnx
@@ -108,7 +109,27 @@ def compare_pictures(name: str) -> None:
             print(f"{label:24}{numbers}{found['eager'] / found['onnx']:12.2f} x")
 
 
+def compare_sounds(name: str) -> None:
+    """A codec's two networks on five seconds of sound, and how long the way around them takes."""
+    eager, graph = codec.Codec(name, backend="torch"), codec.Codec(name)
+    wave = np.random.default_rng(0).normal(0, 0.1, 5 * mel.RATE).astype(np.float32)
+    frames, ids = mel.log_mel(wave), graph.encode(wave)
+    print(f"{name}: milliseconds for 5 seconds of sound, median of {ROUNDS}, one thread")
+    print(f"{'':24}{'torch eager':>14}{'ONNX':>14}{'ONNX : eager':>14}")
+    for label, work in {
+        "encode frames": lambda made: made.encode_frames(frames),
+        "decode frames": lambda made: made.frames(ids),
+        "sound to sound": lambda made: made.decode(made.encode(wave)),
+    }.items():
+        pair = {"eager": eager, "onnx": graph}
+        found = medians({key: lambda made=made, work=work: timed(lambda: work(made)) for key, made in pair.items()})
+        numbers = "".join(f"{seconds * 1e3:14.2f}" for seconds in found.values())
+        print(f"{label:24}{numbers}{found['eager'] / found['onnx']:12.2f} x")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for chosen in sys.argv[1:] or (*models.CAUSAL_LMS, *models.VLMS):
-        (compare_pictures if chosen in models.VLMS else compare)(chosen)
+    jobs = dict.fromkeys(models.CAUSAL_LMS, compare) | dict.fromkeys(models.VLMS, compare_pictures)
+    jobs |= dict.fromkeys(models.AUDIO_CODECS, compare_sounds)
+    for chosen in sys.argv[1:] or jobs:
+        jobs[chosen](chosen)

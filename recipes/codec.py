@@ -302,7 +302,7 @@ def train(plan: Plan, found: dict, work: Path, until: float) -> bool:
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, betas=(0.8, 0.99), weight_decay=0.01)
     step, before, began = 0, 0.0, time.monotonic()
     if path.exists():
-        state = torch.load(path)
+        state = torch.load(path, weights_only=False)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, before = state["step"], state["seconds"]
@@ -393,10 +393,19 @@ def measure(folder: Path, data: Path, work: Path, found: dict) -> dict:
         for sound in (*found["dev"], *found["test"]):
             stats.update(made.encode_frames(sound.astype(np.float32)).T[None])
         counts[name] = [stats.histogram(level).tolist() for level in range(len(made.sizes))]
+    known = {}  # the share of rvq8's codes that come up in sound of each kind that it was trained on, and in all kinds
+    for kind in (*SHARES, "all"):
+        made = codec.Codec("rvq8", folder)
+        stats = CodebookStats(made.sizes)
+        for part in SHARES if kind == "all" else (kind,):
+            flat = np.concatenate(found[part])
+            for i in np.linspace(0, len(flat) - 500, min(len(flat), 30_000) // 500).astype(int):
+                stats.update(made.encode_frames(flat[i : i + 500].astype(np.float32)).T[None])
+        known[kind] = [stats.used_fraction(level) for level in range(len(made.sizes))]
     held_out = {"seconds": sum(map(len, (*found["dev"], *found["test"]))) / mel.FRAME_RATE, "counts": counts}
     (folder / codec.HELD_OUT).write_text(json.dumps(held_out, separators=(",", ":")) + "\n", "utf-8")
     length = sum(map(len, waves)) / mel.RATE
-    result = {"rows": rows, "seconds": seconds, "length": length, "clips": len(waves), "counts": counts}
+    result = {"rows": rows, "seconds": seconds, "length": length, "clips": len(waves), "counts": counts, "known": known}
     result["seconds_held_out"] = held_out["seconds"]
     (work / "measured.json").write_text(json.dumps(result, indent=1))
     return result
@@ -463,7 +472,7 @@ def export(args: argparse.Namespace, found: dict) -> None:
     for plan in PLANS:
         crops = Crops(found, plan)
         made[plan.name] = new_model(plan, crops, args.work)
-        made[plan.name].load_state_dict(torch.load(args.work / f"{plan.name}.pt")["model"])
+        made[plan.name].load_state_dict(torch.load(args.work / f"{plan.name}.pt", weights_only=False)["model"])
         bare[plan.name] = new_model(replace(plan, model=replace(plan.model, encoder=0, decoder=0)), crops, args.work)
     codec.save(bare, args.work / "stage0")
     codec.save(made, args.export)
@@ -536,7 +545,7 @@ def write_card(folder: Path, work: Path, found: dict, frames: dict) -> None:
     """folder/card.md, from the logs, the checkpoints and what `measure` found."""
     runs, curves = [], []
     for plan in PLANS:
-        state = torch.load(work / f"{plan.name}.pt")
+        state = torch.load(work / f"{plan.name}.pt", weights_only=False)
         entries = map(json.loads, (work / f"{plan.name}.jsonl").read_text().splitlines())
         log = list({entry["step"]: entry for entry in entries}.values())  # a resumed run does some steps again
         runs.append(f"| {plan.name} | {state['step']:,} of {plan.steps:,} | {state['seconds'] / 60:.0f} |")
@@ -556,6 +565,8 @@ def write_card(folder: Path, work: Path, found: dict, frames: dict) -> None:
         "factors": ", ".join(f"{name} {factor:.3f}" for name, factor in factors.items() if "stage" not in name) + ".",
         "use": use(found),
         "held_out": found["seconds_held_out"] / 60,
+        "known": "; ".join(f"{kind}: {min(used):.0%} to {max(used):.0%}" for kind, used in found["known"].items()),
+        "first": "; ".join(f"{kind}: {used[0]:.0%}" for kind, used in found["known"].items()),
     }  # fmt: skip
     (folder / "card.md").write_text(TEMPLATE.read_text("utf-8").format_map(values), "utf-8")
 
