@@ -323,8 +323,9 @@ def train(plan: Plan, found: dict, work: Path, until: float) -> bool:
         optimizer.zero_grad(set_to_none=True)
         (error + plan.commitment * own).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        falling = (1 + math.cos(math.pi * step / plan.steps)) / 2
         for group in optimizer.param_groups:
-            group["lr"] = plan.rate * min(1.0, (step + 1) / plan.warm_up) * (1 + math.cos(math.pi * step / plan.steps)) / 2
+            group["lr"] = plan.rate * min(1.0, (step + 1) / plan.warm_up) * falling
         optimizer.step()
         step += 1
         if step % 50 == 0:
@@ -496,8 +497,8 @@ def verdict(found: dict) -> str:
     factor = sum(found["seconds"]["rvq8"].values()) / found["length"]
     return (
         f"**rvq8 at 6 kbps on speakers it has not heard: PESQ-WB {best['pesq']:.2f}** (aim: 2.1, "
-        f"{met(best['pesq'] >= 2.1)}), **STOI {best['stoi']:.3f}** (aim: 0.84, {met(best['stoi'] >= 0.84)}); better than "
-        f"stage 0 with every number of levels by PESQ and mel distance ({met(better)}); closer with every "
+        f"{met(best['pesq'] >= 2.1)}), **STOI {best['stoi']:.3f}** (aim: 0.84, {met(best['stoi'] >= 0.84)}); better "
+        f"than stage 0 with every number of levels by PESQ and mel distance ({met(better)}); closer with every "
         f"level ({met(rising)}); {min(used):.1%} to {max(used):.1%} of a level's codes in use (aim: 90 % of each, "
         f"{met(min(used) >= 0.9)}); real-time factor {factor:.2f} on one core (aim: 0.2, {met(factor < 0.2)})."
     )

@@ -469,12 +469,13 @@ class Sounds(View):
     spectrogram, difference from the first track, tokens.
 
     seconds: of the longest track. hertz: the centre of each band of the spectrograms, from low to high; db: what
-    their black and white stand for. blind: offer a blind test (ABX)."""
+    their black and white stand for; mel_rate: their columns a second. blind: offer a blind test (ABX)."""
 
     tracks: tuple[Track, ...]
     seconds: float
     hertz: tuple[float, ...]
     db: tuple[float, float]
+    mel_rate: float = 75.0
     tokens: tuple[SoundTokens, ...] = ()
     blind: bool = True
 
