@@ -448,7 +448,7 @@ def arms(folder: Path, work: Path) -> dict:
 
     def classical(kbps: int):
         def versions(waves: list, seconds: dict) -> dict[str, list]:
-            coded = [opus(wave, mel.RATE, kbps) for wave in waves]
+            coded = [opus(wave, kbps) for wave in waves]
             real = 8e-3 * sum(size for _, size in coded) / (sum(map(len, waves)) / mel.RATE)
             return {f"{real:.1f} kbps": [copy for copy, _ in coded]}
 

@@ -469,7 +469,8 @@ class Sounds(View):
     spectrogram, difference from the first track, tokens.
 
     seconds: of the longest track. hertz: the centre of each band of the spectrograms, from low to high; db: what
-    their black and white stand for; mel_rate: their columns a second. blind: offer a blind test (ABX)."""
+    their black and white stand for; mel_rate: their columns a second. blind: offer a blind test (ABX); chosen: the
+    track that is heard and seen first."""
 
     tracks: tuple[Track, ...]
     seconds: float
@@ -478,6 +479,7 @@ class Sounds(View):
     mel_rate: float = 75.0
     tokens: tuple[SoundTokens, ...] = ()
     blind: bool = True
+    chosen: int = 0
 
     def alt(self) -> str:
         names = ", ".join(track.name for track in self.tracks)

@@ -93,7 +93,7 @@
     const state = (root.tlSounds = root.tlSounds || { player: TL.player(), chosen: null, look: "chosen", trials: 10, picks: {}, coin: TL.coin, mels: new Map() });
     if (state.sound !== value.tracks[0].flac) { state.player.reset(); Object.assign(state, fresh()); }
     const named = value.tracks.findIndex((track) => track.name === state.chosen);
-    state.player.chosen = Math.max(0, named);
+    state.player.chosen = named < 0 ? value.chosen : named;
     return state;
   };
 

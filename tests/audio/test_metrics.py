@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tokenlab import sounds
 from tokenlab.audio import corpus, metrics
 from tokenlab.audio.metrics import METRICS, Unavailable, mel_distance, multi_scale_mel_distance, pesq_wb, si_sdr, stoi
 
@@ -232,7 +233,7 @@ def test_pesq_that_crashes_hangs_or_is_missing(monkeypatch):
         pesq_wb(noise(RATE), noise(RATE), RATE)
 
     def hang(command, timeout, **settings):
-        raise subprocess.TimeoutExpired(command, timeout)
+        raise subprocess.TimeoutExpired(command, timeout)  # its output so far is None
 
     monkeypatch.setattr(metrics.subprocess, "run", hang)
     with pytest.raises(Unavailable, match="its program took longer than 10 s"):
@@ -240,6 +241,30 @@ def test_pesq_that_crashes_hangs_or_is_missing(monkeypatch):
     monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Unavailable, match="the package pesq is not installed"):
         pesq_wb(noise(RATE), noise(RATE), RATE)
+
+
+def test_a_crash_costs_only_the_pair_that_it_was_at(monkeypatch):
+    """Three copies and a silent one; the process answers for the first, dies on the second, and is started again."""
+    answers = iter([b'{"value": 2.5}\n{"val', b'{"value": 3.5}\n'])
+    asked = []
+
+    def run(command, input, **settings):
+        asked.append(len(input) // (4 * 16_000) - 1)
+        return SimpleNamespace(returncode=-11, stdout=next(answers))
+
+    monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(metrics.subprocess, "run", run)
+    copies = [noise(16_000), noise(16_000, seed=1), np.zeros(16_000), noise(16_000, seed=2)]
+    first, second, silent, last = metrics.pesq_wb_each(noise(16_000), copies, 16_000)
+    assert (first, last) == (2.5, 3.5) and asked == [3, 1]
+    assert str(second) == "its program crashed on this pair" and str(silent) == "the copy is silent"
+
+
+@needs_pesq
+def test_several_copies_at_once_have_the_values_that_each_has_alone():
+    speech = sounds.load("sample:speech-english", 16_000)
+    copies = [speech + level * noise(len(speech), seed=3) for level in (0.01, 0.1)]
+    assert metrics.pesq_wb_each(speech, copies, 16_000) == [pesq_wb(speech, copy, 16_000) for copy in copies]
 
 
 @needs_pesq

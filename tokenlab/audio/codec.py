@@ -158,8 +158,8 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm(x)).chunk(3, -1)
-        return x + self.out(F.scaled_dot_product_attention(q, k, v))
+        q, k, v = self.qkv(self.norm(x))[:, None].chunk(3, -1)  # (B, 1, F, width), as ONNX wants it
+        return x + self.out(F.scaled_dot_product_attention(q, k, v)[:, 0])
 
 
 # --- sound in, sound out

@@ -11,12 +11,12 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from tokenlab import limits
+from tokenlab import guard, limits
 
 SILENCE = 2**-15  # a sound that stays below one step of 16 bits
 # Window [samples at 24 kHz] and bands of each scale of multi_scale_mel_distance; the hop is a quarter of the window.
@@ -35,31 +35,55 @@ def pesq_wb(original: np.ndarray, copy: np.ndarray, rate: int) -> float:
     It aligns level and time itself. Needs the package pesq, which is optional: its terms allow evaluation only. The
     program runs in a child process, because it crashes on some sounds. Unavailable: without the package, silence,
     less than 0.25 s, no speech, a crash."""
+    (value,) = pesq_wb_each(original, [copy], rate)
+    if isinstance(value, Unavailable):
+        raise value
+    return value
+
+
+def pesq_wb_each(original: np.ndarray, copies: Sequence[np.ndarray], rate: int) -> list[float | Unavailable]:
+    """pesq_wb of several copies of one original, which takes less time than one by one; reasons are not raised."""
+    if importlib.util.find_spec("pesq") is None:
+        return [Unavailable("the package pesq is not installed") for _ in copies]
+    found: list[float | Unavailable | None] = [None] * len(copies)
+    waiting: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}  # by length: copies may be shorter than the rest
+    for i, copy in enumerate(copies):
+        try:
+            pair = [_at(wave, rate, 16_000).astype("<f4") for wave in _pair(original, copy)]
+            waiting.setdefault(len(pair[0]), []).append((i, *pair))
+        except Unavailable as reason:
+            found[i] = reason
+    for jobs in waiting.values():
+        while jobs:
+            answers, reason = _asked([jobs[0][1], *(copy for _, _, copy in jobs)])
+            if len(answers) < len(jobs):
+                answers.append({"reason": reason})  # of the copy that it was at; the ones behind get a new process
+            for (i, _, _), answer in zip(jobs, answers, strict=False):
+                found[i] = answer["value"] if "value" in answer else Unavailable(answer["reason"])
+            jobs = jobs[len(answers) :]
+    return found
+
+
+def _asked(waves: Sequence[np.ndarray]) -> tuple[list[dict], str]:
+    """The answers of pesq_child to an original and its copies, and why there are fewer than copies, if there are."""
     from tokenlab.text.sandbox import ROOT, environment
 
-    if importlib.util.find_spec("pesq") is None:
-        raise Unavailable("the package pesq is not installed")
-    original, copy = (_at(wave, rate, 16_000) for wave in _pair(original, copy))
-    data = b"".join(wave.astype("<f4").tobytes() for wave in (original, copy))
+    guard.check_time()
+    reason = "its program crashed on this pair"
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "tokenlab.audio.pesq_child", str(len(original))],
-            input=data,
+        answers = subprocess.run(
+            [sys.executable, "-m", "tokenlab.audio.pesq_child", str(len(waves[0]))],
+            input=b"".join(wave.tobytes() for wave in waves),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=ROOT,
             env=environment(),
             timeout=limits.CHILD_SECONDS,
             start_new_session=True,  # Ctrl-C in the app's terminal is not for the child
-        )
-    except subprocess.TimeoutExpired:
-        raise Unavailable(f"its program took longer than {limits.CHILD_SECONDS:g} s") from None
-    if done.returncode != 0 or not done.stdout:
-        raise Unavailable("its program crashed on this pair")
-    answer = json.loads(done.stdout)
-    if "reason" in answer:
-        raise Unavailable(answer["reason"])
-    return answer["value"]
+        ).stdout
+    except subprocess.TimeoutExpired as late:
+        answers, reason = late.stdout or b"", f"its program took longer than {limits.CHILD_SECONDS:g} s"
+    return [json.loads(line) for line in answers.splitlines(keepends=True) if line.endswith(b"\n")], reason
 
 
 def stoi(original: np.ndarray, copy: np.ndarray, rate: int) -> float:

@@ -1,10 +1,10 @@
-"""One PESQ value, in a process of its own: started by metrics.py.
+"""PESQ values, in a process of its own: started by metrics.py.
 
-    python -m tokenlab.audio.pesq_child SAMPLES < original and copy > answer
+    python -m tokenlab.audio.pesq_child SAMPLES < original and copies > answers
 
 The package pesq holds the ITU's C code, which has room for 50 utterances and checks nothing, and ends the process
-where its alignment goes astray (`exit(1)` in pesqmod.c). Two waves of SAMPLES float32 at 16 kHz go in, one line of
-JSON comes out: the value, or why there is none.
+where its alignment goes astray (`exit(1)` in pesqmod.c). Waves of SAMPLES float32 at 16 kHz go in, the original
+first; a line of JSON comes out for each copy as soon as it is known: the value, or why there is none.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def main(samples: int) -> None:
     # The answer leaves by a private copy of standard output, so that nothing the program prints is mixed in.
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    waves = np.frombuffer(sys.stdin.buffer.read(), "<f4")
-    answer.write(json.dumps(measure(waves[:samples], waves[samples:])))
-    answer.flush()
+    original, *copies = np.frombuffer(sys.stdin.buffer.read(), "<f4").reshape(-1, samples)
+    for copy in copies:
+        print(json.dumps(measure(original, copy)), file=answer, flush=True)
 
 
 if __name__ == "__main__":
