@@ -69,6 +69,18 @@ def test_griffin_lim_comes_closer_with_every_step_and_repeats_itself():
     assert not np.array_equal(mel.griffin_lim(aim, 4, seed=1), mel.griffin_lim(aim, 4, seed=2))
 
 
+def test_magnitudes_of_frames_are_positive_and_have_their_bands():
+    frames = mel.log_mel(sum(tone(110 * k) for k in range(1, 40)))  # harmonics, so that bands differ from their like
+    found = mel.magnitudes(frames)
+    assert found.shape == (len(frames), 641) and (found > 0).all()
+    plain = np.maximum(np.exp(frames) @ np.linalg.pinv(mel.filters()), 1e-5)  # least squares, its negative part cut
+
+    def miss(magnitude):
+        return np.abs(np.log(magnitude @ mel.filters()) - frames).mean()
+
+    assert miss(found) < miss(plain) / 3
+
+
 def test_what_is_made_of_frames_has_these_frames():
     from tokenlab import sounds
 

@@ -20,6 +20,7 @@ FRAME_RATE = RATE / HOP
 FLOOR = 1e-4  # of a band's magnitude: below the noise of 16 bits, and silence does not dominate a loss
 _PAD = (WINDOW - HOP) // 2
 _LEAST = 1e-5  # of a magnitude that is synthesised
+_UPDATES, _TINY = 5, 1e-9
 
 
 @lru_cache(maxsize=1)
@@ -62,8 +63,17 @@ class MelSynth:
 
 
 def magnitudes(frames: np.ndarray) -> np.ndarray:
-    """(F, 641) magnitudes whose bands are those of the frames (F, 100), in the sense of least squares."""
-    return np.maximum(np.exp(frames) @ _inverse(), _LEAST)
+    """(F, 641) magnitudes whose bands are those of the frames (F, 100).
+
+    Least squares would make some of them negative. Where it does they begin at a ten-thousandth of the loudest band,
+    and a few multiplicative updates (Lee and Seung 2001, for the generalised Kullback-Leibler divergence), which keep
+    them positive, bring the bands back to what they should be."""
+    bands = np.exp(frames)
+    found = np.maximum(bands @ _inverse(), 1e-4 * bands.max(1, keepdims=True))
+    weight = filters().sum(1) + _TINY
+    for _ in range(_UPDATES):
+        found = found * ((bands / (found @ filters() + _TINY)) @ filters().T) / weight
+    return np.maximum(found, _LEAST)
 
 
 def griffin_lim(magnitude: np.ndarray, steps: int = 32, seed: int = 0) -> np.ndarray:
