@@ -64,6 +64,13 @@ CODEC_LEVELS = 64  # codebooks of a codec
 CODEC_HOP = 64  # samples that a frame of a codec stands for, at least
 CODEC_ACTIVATIONS = 6_500_000  # numbers that one layer holds for a second of sound; DAC's at 44.1 kHz has 4.2 million
 CODEC_POSITIONS = 1_600  # positions of attention in SOUND_SECONDS, with VISION_HEADS at most; HuBERT has 1,000
+GRAMMAR_CHARACTERS = 20_000  # a grammar, or a JSON schema
+GRAMMAR_DEPTH = 50  # parentheses in parentheses, or schemas in schemas
+GRAMMAR_REPEATS = 2_000  # {n,m} of a grammar
+GRAMMAR_STATES = 5_000  # of its automaton, once repetitions are written out
+GRAMMAR_WORK = 1_000_000  # states that are looked at to make it deterministic, of one rule
+GRAMMAR_STACKS = 1_000  # ways to read a text that are followed at once
+GRAMMAR_NODES = 500_000  # nodes of the tree of stacks
 
 # White space, and the punctuation of scripts that write none.
 _BREAK = re.compile("[\\s\u3000-\u303f\uff01-\uff65\u0964\u0965\u1362\u104a\u104b\u17d4]+")
