@@ -350,7 +350,8 @@ def look(model: codec.MelCodec, sounds: list[np.ndarray], most: int = 40) -> dic
     levels = len(model.config.sizes)
     counts, errors = CodebookStats(model.config.sizes), {k: [] for k in (1, 2, 4, 8) if k <= levels}
     for sound in sounds[:: max(1, len(sounds) // most)]:
-        frames = torch.from_numpy(sound[:750].astype(np.float32))[None]
+        whole = min(750, len(sound)) // model.config.stride * model.config.stride
+        frames = torch.from_numpy(sound[:whole].astype(np.float32))[None]
         with torch.inference_mode():
             ids = model.encode(frames)
             counts.update(ids.transpose(1, 2))
