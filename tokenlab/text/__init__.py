@@ -15,6 +15,10 @@ One file per paper:
 - `data_mixture.py`: Data Mixture Inference, what BPE tokenizers reveal about their training data
 - `byte_probabilities.py`: Exact Byte-Level Probabilities, a token model as the same model of bytes; its shared
   interface for models that predict bytes is `tokenlab/models/byte_model.py`
+- `dahsf.py`: Digestion Algorithm in Hierarchical Symbolic Forests, commands read by a dictionary in two layers; with
+  `data_words.py` (numbers, dates, times, units) and `learned_parser.py` (what it is compared with)
+- `xgrammar.py`: XGrammar, which tokens a grammar allows next; with `grammar.py` (automata over bytes, with a stack)
+  and `json_schema.py`
 
-Still to come: adt, compoundpiece, dahsf, xgrammar, dynamic-tokenization, zett.
+Still to come: adt, compoundpiece, dynamic-tokenization, zett.
 """
