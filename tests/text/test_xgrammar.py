@@ -143,9 +143,18 @@ def test_scan_passes_over_tokens_that_fail_alike():
 # --- against brute force
 
 
-@settings(max_examples=60, deadline=None)
+# The same examples every time: some grammars take seconds, and how many is a matter of chance.
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.tuples(*[items(2) for _ in NAMES]))
 def test_masks_on_random_grammars(found: tuple[Item, ...]):
+    try:
+        check_masks(found)
+    except UserError as refused:  # a grammar may be refused while it is read, too
+        assert "too many ways" in str(refused)
+        assume(False)
+
+
+def check_masks(found: tuple[Item, ...]) -> None:
     rules = dict(zip(NAMES, found, strict=True))
     source = "\n".join(f"{name} ::= {spelled(item)}" for name, item in rules.items())
     pieces = [bytes(p) for n in (1, 2, 3) for p in itertools.product(b"xy", repeat=n)]
@@ -169,17 +178,23 @@ def test_masks_on_random_grammars(found: tuple[Item, ...]):
 
 
 def can_end(automaton, text: bytes, at_least: int) -> bool:
-    """Whether some text of at least so many bytes begins with `text`: breadth first, by bytes."""
-    waiting = [text]
+    """Whether some text of at least so many bytes begins with `text`: breadth first, by bytes.
+
+    False only if all texts have been tried; a search that had to be cut short counts as True."""
+    waiting, cut = [text], False
     while waiting and len(waiting[0]) < 24:
         text = waiting.pop(0)
         parser = Parser(automaton)
-        parser.accept(text)
+        try:
+            parser.accept(text)
+        except UserError:  # too many ways to read it at once
+            return True
         if parser.may_end():
             return len(text) >= at_least
         waiting += [text + bytes([byte]) for byte in parser.next_bytes()]
+        cut = cut or len(waiting) > 64
         waiting = waiting[:64]
-    return False
+    return cut or bool(waiting)
 
 
 # --- four ways, and the package
