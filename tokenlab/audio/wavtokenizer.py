@@ -239,11 +239,11 @@ def use(coder: Codec, frames: Sequence[np.ndarray], levels: int | None = None) -
 # --- the panel ---------------------------------------------------------------------------------------
 
 REPEAT, HOLD, SHUFFLE, DRAW = EDITS = ("played twice", "held at its first", "shuffled", "random")
-# PESQ-WB on LibriTTS test-clean as Ji et al. 2024 report it: other sentences, large models, trained for weeks.
+# PESQ-WB on LibriTTS test-clean as Ji et al. 2024 report it: other sentences, far larger models.
 PUBLISHED = {
-    "WavTokenizer, 1 codebook": (75, 2.37),
-    "DAC, 9 codebooks": (900, 3.91),
-    "DAC, cut to its first": (100, 1.25),
+    "WavTokenizer": (75, 2.37),
+    "DAC": (900, 3.91),
+    "DAC cut to 1": (100, 1.25),
 }
 
 
@@ -443,7 +443,7 @@ def against_rate(scored: Sequence[tuple[Version, Mapping[str, float | None]]], t
     return Lines(
         title="Quality against tokens a second",
         note=f"Twins: {told['clips']} real sentences (LibriTTS), measured {told['date']}. Published: Ji et al. 2024 on "
-        "LibriTTS test-clean: other sentences, far larger models, trained with discriminators.",
+        "LibriTTS test-clean, DAC with nine codebooks and one: other sentences, far larger models, discriminators.",
         series=(
             *(_curve(f"this sound, {name}", points) for name, points in here.items()),
             *(_curve(name, points) for name, points in twins.items()),
