@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from components import share
 from tokenlab import catalog, measurement, spec
 
@@ -36,10 +38,15 @@ def test_choosing_a_system_opens_it_and_its_address(open_page):
 
 
 def test_a_family_without_live_systems_says_what_is_coming(open_page):
+    empty = [f for f in catalog.families() if not any(e.live for e in catalog.of_family(f.slug))]
+    if not empty:
+        pytest.skip("every family has live systems")
+    entries = catalog.of_family(empty[0].slug)
+    systems = sum(e.kind == "system" for e in entries)
     page = open_page()
-    page.get_by_role("tab", name="Audio").click()
-    page.get_by_text("None of the 6 systems of this tab is built yet.").wait_for()
-    assert page.locator(".tl-picker:visible li.later").count() == 7
+    page.get_by_role("tab", name=empty[0].name).click()
+    page.get_by_text(f"None of the {systems} systems of this tab is built yet.").wait_for()
+    assert page.locator(".tl-picker:visible li.later").count() == len(entries)
 
 
 def test_the_catalogue_searches_and_filters(open_page):
