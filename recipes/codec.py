@@ -302,7 +302,7 @@ def train(plan: Plan, found: dict, work: Path, until: float) -> bool:
     optimizer = torch.optim.AdamW(model.parameters(), lr=plan.rate, betas=(0.8, 0.99), weight_decay=0.01)
     step, before, began = 0, 0.0, time.monotonic()
     if path.exists():
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         step, before = state["step"], state["seconds"]
@@ -474,7 +474,7 @@ def export(args: argparse.Namespace, found: dict) -> None:
     for plan in PLANS:
         crops = Crops(found, plan)
         made[plan.name] = new_model(plan, crops, args.work)
-        made[plan.name].load_state_dict(torch.load(args.work / f"{plan.name}.pt", weights_only=False)["model"])
+        made[plan.name].load_state_dict(torch.load(args.work / f"{plan.name}.pt")["model"])
         bare[plan.name] = new_model(replace(plan, model=replace(plan.model, encoder=0, decoder=0)), crops, args.work)
     codec.save(bare, args.work / "stage0")
     codec.save(made, args.export)
@@ -547,7 +547,7 @@ def write_card(folder: Path, work: Path, found: dict, frames: dict) -> None:
     """folder/card.md, from the logs, the checkpoints and what `measure` found."""
     runs, curves = [], []
     for plan in PLANS:
-        state = torch.load(work / f"{plan.name}.pt", weights_only=False)
+        state = torch.load(work / f"{plan.name}.pt")
         entries = map(json.loads, (work / f"{plan.name}.jsonl").read_text().splitlines())
         log = list({entry["step"]: entry for entry in entries}.values())  # a resumed run does some steps again
         runs.append(f"| {plan.name} | {state['step']:,} of {plan.steps:,} | {state['seconds'] / 60:.0f} |")

@@ -66,7 +66,7 @@ SHIPPED = {one.name for one in PLANS[: 3 * wavtokenizer.SEEDS]} | set(wavtokeniz
 def finished(one: shared.Plan, work: Path) -> tuple[codec.MelCodec, float]:
     """A training's model and its seconds. SystemExit: it is not done."""
     path = work / f"{one.name}.pt"
-    state = torch.load(path, weights_only=False) if path.exists() else {"step": 0}
+    state = torch.load(path) if path.exists() else {"step": 0}
     if state["step"] < one.steps:
         raise SystemExit(f"{one.name} is not done; please run without --export to go on.")
     model = codec.MelCodec(one.model)

@@ -1419,7 +1419,7 @@ def experiment(
     short = np.array([len(s) <= SHORT for s in said])
     quick, slow = float(np.median(micro["DAHSF"][short])), float(np.median(micro[_learned(judged)]))
     rules = sum((FOLDER / f"{name}.rules").stat().st_size for name in ("english", "chinese"))
-    disk = rules + Path(__file__).stat().st_size
+    disk = rules + sum(Path(__file__).with_name(name).stat().st_size for name in ("dahsf.py", "data_words.py"))
     ours, theirs, near_all = found["DAHSF"], found[_learned(judged)], found["nearest neighbour"]
     beaten = theirs.exact > ours.exact and theirs.f1 > ours.f1
     precision = ours.precision or 0.0
