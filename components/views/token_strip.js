@@ -111,9 +111,10 @@
     const disputed = (g) => judgedCounts[g] > 0 && judgedCounts[g] < judged.length;
     const pages = pagesOf(rows, rowCells, counts, graphemes.length);
     const compare = rows.length > 1 && value.disagreements;
-    let page = 0, showInvisible = false, current = null, elements = [], lit = [];
+    let page = 0, showInvisible = root.tlInvisible === true, current = null, elements = [], lit = [];
 
-    const whitespace = TL.toggle("Spaces and controls", false, (on) => { showInvisible = on; draw(); });
+    // Kept on the root, because each keystroke in a live panel draws a new strip.
+    const whitespace = TL.toggle("Spaces and controls", showInvisible, (on) => { showInvisible = root.tlInvisible = on; draw(); });
     const body = TL.frame(root, value, whitespace);
     const pager = h("div", { class: "tl-pager" });
     const grid = h("div", { class: "tl-strip", role: "grid", "aria-label": value.alt });

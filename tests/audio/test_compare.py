@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from tokenlab import sounds, views
-from tokenlab.audio import codec, compare, mel, metrics
+from tokenlab.audio import codec, compare, mel, metrics, versions
 from tokenlab.audio.codec import Codec, Config, MelCodec
 from tokenlab.audio.compare import CODES, LEVELS, LISTEN, TRANSPLANT, run
 from tokenlab.errors import UserError
@@ -258,29 +258,29 @@ def test_a_codec_that_cannot_be_had_is_a_sentence_and_leaves_the_rest(monkeypatc
 def test_loudness_is_that_of_the_standard():
     """ITU-R BS.1770-5: a sine of 997 Hz at full scale has -3.01 LKFS, of which -0.691 dB is a constant."""
     t = np.arange(24_000) / 24_000
-    assert 20 * math.log10(compare.loudness(np.sin(2 * np.pi * 997 * t))) - 0.691 == pytest.approx(-3.01, abs=0.01)
-    low, high = (compare.loudness(np.sin(2 * np.pi * hertz * t)) for hertz in (20, 4_000))
+    assert 20 * math.log10(versions.loudness(np.sin(2 * np.pi * 997 * t))) - 0.691 == pytest.approx(-3.01, abs=0.01)
+    low, high = (versions.loudness(np.sin(2 * np.pi * hertz * t)) for hertz in (20, 4_000))
     assert low < 0.3 * high
 
 
 def test_gains_make_tracks_equally_loud():
-    made = [compare.Version("a", noise()), compare.Version("b", 0.25 * noise()), compare.Version("c", 20 * noise())]
-    view = compare.sounds_view("T", [*made, compare.Version("d", np.zeros(SAMPLES))], "")
+    made = [versions.Version("a", noise()), versions.Version("b", 0.25 * noise()), versions.Version("c", 20 * noise())]
+    view = versions.sounds_view("T", [*made, versions.Version("d", np.zeros(SAMPLES))], "")
     assert [track.gain for track in view.tracks[:2]] == [1, pytest.approx(4, rel=1e-3)]
-    assert view.tracks[3].gain == 1 and compare.gain(1, 1e-9) == 10 and compare.gain(1, 1e9) == 0.1
+    assert view.tracks[3].gain == 1 and versions.gain(1, 1e-9) == 10 and versions.gain(1, 1e9) == 0.1
     loud = view.tracks[2]
     assert np.abs(sound_of(loud)).max() == pytest.approx(1, abs=2e-5)  # made softer, not clipped
-    assert loud.gain * compare.loudness(sound_of(loud)) == pytest.approx(compare.loudness(noise()), rel=1e-3)
+    assert loud.gain * versions.loudness(sound_of(loud)) == pytest.approx(versions.loudness(noise()), rel=1e-3)
 
 
 def test_a_sine_at_full_scale_is_black_and_in_its_band():
     wave = np.sin(2 * np.pi * 3_000 * np.arange(24_000) / 24_000).astype(np.float32)
     frames = mel.log_mel(wave)
     band = int(np.abs(mel.hertz() - 3_000).argmin())
-    assert -12 < compare.decibels(frames)[37].max() <= 0 and compare.range_of(frames) == (-80, 0)
-    image = grey(compare.spectrogram(frames, (-80, 0)))
+    assert -12 < versions.decibels(frames)[37].max() <= 0 and versions.range_of(frames) == (-80, 0)
+    image = grey(versions.spectrogram(frames, (-80, 0)))
     assert image.shape == (100, 75) and abs(int(image[:, 37].argmax()) - (99 - band)) <= 1
-    assert compare.range_of(mel.log_mel(np.zeros(100))) == (-140, -60)
+    assert versions.range_of(mel.log_mel(np.zeros(100))) == (-140, -60)
 
 
 # --- levels
@@ -406,10 +406,10 @@ def test_use_of_the_codebooks(refs, codecs):
 
 
 def test_rank_and_frequency():
-    curve = compare.rank_curve("c", np.array([0, 1, 6, 0, 3]))
+    curve = versions.rank_curve("c", np.array([0, 1, 6, 0, 3]))
     assert curve.x == (1, 2, 3) and curve.y == pytest.approx((60, 30, 10))
-    long = compare.rank_curve("c", np.arange(1, 1025))
-    assert len(long.x) <= compare.RANKS and (long.x[0], long.x[-1]) == (1, 1024)
+    long = versions.rank_curve("c", np.arange(1, 1025))
+    assert len(long.x) <= versions.RANKS and (long.x[0], long.x[-1]) == (1, 1024)
     assert compare.even_curve(4).y == (25, 25)
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 TOY = Path(__file__).parent.parent / "text" / "toy_tokenizer.json"
 HOSTILE = (
@@ -93,8 +94,12 @@ def test_whitespace_is_visible_on_demand(open_page):
     toggle = page.get_by_role("button", name="Spaces and controls")
     assert "·" not in page.locator(".tl-strip").inner_text()
     toggle.click()
-    assert "·" in page.locator(".tl-strip").inner_text() and "⇥" in page.locator(".tl-strip").inner_text()
-    assert toggle.get_attribute("aria-pressed") == "true"
+    strip = page.locator(".tl-strip")
+    expect(strip).to_contain_text("·")
+    expect(strip).to_contain_text("⇥")
+    run_with(page, "a b\tc d")
+    expect(strip).to_contain_text("·d")  # typing on leaves it as it is
+    expect(toggle).to_have_attribute("aria-pressed", "true")
 
 
 def test_right_to_left_lines_run_right_to_left(open_page):

@@ -12,6 +12,7 @@ Members share these interfaces:
 - `codec.py`: the codecs that ship (assets/models/codec): rvq8, eight codebooks one behind the other, and vq1, one.
   Codecs of the Hub come through tokenlab/models/audio.py.
 - `corpus.py`: `say`, sentences spoken by espeak-ng with the time of every word and sound.
+- `versions.py`: what came out of codecs, side by side: sizes, loudness, the view that plays them.
 - `metrics.py`: how close a copy comes to its original. `opus.py`: the classical codec beside the learned ones.
 
 `tokenlab/sounds.py` reads what visitors send. The workbench is `compare.py`.

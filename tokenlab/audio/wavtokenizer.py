@@ -63,8 +63,8 @@ from torch import Tensor
 from tokenlab import guard, sounds
 from tokenlab.audio import codec, corpus, mel, metrics
 from tokenlab.audio.codec import Codec
-from tokenlab.audio.compare import Version, about, of_tokens, random_ids, rank_curve, sounds_view, spec_of, timed
 from tokenlab.audio.tokenizer import fit
+from tokenlab.audio.versions import Version, about, of_tokens, random_ids, rank_curve, sounds_view, spec_of, timed
 from tokenlab.codebooks.quantizers import closeness
 from tokenlab.codebooks.stats import CodebookStats, entropy
 from tokenlab.controls import Choice, Seed, Slider, Sound
