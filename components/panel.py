@@ -23,10 +23,11 @@ LOADED = Picture | Sound | Text | Tokenizers  # controls that a file can fill
 LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 
 
-def panel(entry: catalog.Entry, values: dict[str, Any], problem: str) -> None:
+def panel(entry: catalog.Entry, values: dict[str, Any], problem: str, taken: tuple[str, ...] = ()) -> None:
     """Draw the panel with these checked values (left out: defaults) inside the current Blocks.
 
-    A panel with default values shows its stored run at once; one with other values runs them when it opens."""
+    taken: labels of the controls whose values came from another panel. A panel with default values shows its stored
+    run at once; one with other values runs them when it opens."""
     module = entry.module()
     fields = spec.fields(module.run)
     values = {f.name: values.get(f.name, f.default) for f in fields}
@@ -40,7 +41,7 @@ def panel(entry: catalog.Entry, values: dict[str, Any], problem: str) -> None:
         with gr.Row(elem_classes="tl-run"):
             run = gr.Button("Run", variant="primary", key=f"{key}-run", elem_id=f"run-{key}", scale=0, min_width=96)
             stop = gr.Button("Stop", key=f"{key}-stop", elem_id=f"stop-{key}", scale=0, min_width=72)
-            data = _bar(entry, values, stored if shown else None, problem, autorun=not shown)
+            data = _bar(entry, values, stored if shown else None, problem, autorun=not shown, taken=taken)
             bar = Drawn("run_bar", data, key=f"{key}-bar", scale=1, min_width=280)
         views = _views(module, shown, key)
         _claim(entry)
@@ -239,6 +240,7 @@ def _bar(
     seconds: float | None = None,
     cached: bool = False,
     autorun: bool = False,
+    taken: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     link = share.write(entry.slug, values)
     return {
@@ -251,6 +253,9 @@ def _bar(
         "left_out": link.left_out,
         "python": share.as_python(entry.slug, values),
         "slug": entry.slug,
+        "family": entry.family,
+        "shared": spec.shared(entry.module().run, values),
+        "taken": taken,
         "values": {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()},
         "autorun": autorun,
     }

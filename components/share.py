@@ -33,11 +33,13 @@ class Link:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a link asks for: a slug, its checked values, and a sentence when something was wrong."""
+    """What a link asks for: a slug, its checked values, and a sentence when something was wrong.
+    taken: labels of controls whose values another panel has handed over."""
 
     slug: str
     values: dict[str, Any]
     problem: str = ""
+    taken: tuple[str, ...] = ()
 
 
 def write(slug: str, values: dict[str, Any]) -> Link:

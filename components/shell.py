@@ -70,7 +70,7 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
             def render(state: str) -> None:
                 asked = _asked(state)
                 if asked and catalog.find(asked.slug) in entries:
-                    panel(catalog.find(asked.slug), asked.values, asked.problem)
+                    panel(catalog.find(asked.slug), asked.values, asked.problem, asked.taken)
 
     def open_panel(asked: share.Opened) -> list[Any]:
         return [json.dumps(dataclasses.asdict(asked)), _picker(family, asked.slug)]
@@ -79,10 +79,11 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
         """Empty the panel first: Gradio would hand the old panel's components over to the new one, by position."""
         slug = str(getattr(event, "slug", ""))
         values = getattr(event, "values", {})  # what the panel last ran in this page; checked when it is drawn
+        given = getattr(event, "given", {})  # what other panels of the family hand over
         stops.stop_all(request.session_hash)
         live = [entry.slug for entry in entries if entry.live]
-        known = slug in live and isinstance(values, dict)
-        return ["", *open_panel(share.Opened(slug, values))] if known else [gr.skip()] * 3
+        known = slug in live and isinstance(values, dict) and isinstance(given, dict)
+        return ["", *open_panel(_with_given(slug, values, given))] if known else [gr.skip()] * 3
 
     def first(state: str, search: str, initial: bool) -> list[Any]:
         """The tab was selected: unless a panel is open, open what the address asks for, else the first live one."""
@@ -110,12 +111,24 @@ def _coming(family: catalog.Family) -> dict[str, Any]:
     return {"name": family.name, "title": later, "sentence": family.sentence, "paper": "", "code": ""}
 
 
+def _with_given(slug: str, values: dict[str, Any], given: dict[str, Any]) -> share.Opened:
+    run = catalog.find(slug).module().run
+    try:
+        values, taken = spec.take_over(run, spec.check(run, values), given)
+        return share.Opened(slug, values, taken=taken)
+    except UserError:
+        return share.Opened(slug, values)  # what is wrong with them is said when they are drawn
+
+
 def _asked(state: str) -> share.Opened | None:
     """`state` comes from the browser, so it is checked like a link."""
     try:
         asked = share.Opened(**json.loads(state))
         entry = catalog.find(asked.slug)
-        return share.Opened(entry.slug, spec.check(entry.module().run, asked.values), str(asked.problem)[:500])
+        values = spec.check(entry.module().run, asked.values)
+        return share.Opened(
+            entry.slug, values, str(asked.problem)[:500], tuple(str(label)[:100] for label in asked.taken)
+        )
     except UserError as error:
         return share.Opened(asked.slug, {}, str(error))
     except (ValueError, TypeError):
@@ -124,10 +137,17 @@ def _asked(state: str) -> share.Opened | None:
 
 def _picker(family: catalog.Family, slug: str) -> dict[str, Any]:
     items = [
-        {"slug": e.slug, "name": e.name, "sentence": e.sentence, "live": e.live, "workbench": e.kind == "workbench"}
+        {
+            "slug": e.slug,
+            "name": e.name,
+            "sentence": e.sentence,
+            "question": e.question,
+            "live": e.live,
+            "workbench": e.kind == "workbench",
+        }
         for e in catalog.of_family(family.slug)
     ]
-    return {"label": family.name, "sentence": family.sentence, "open": slug, "items": items}
+    return {"family": family.slug, "label": family.name, "sentence": family.sentence, "open": slug, "items": items}
 
 
 def _catalogue(tab: gr.Tab) -> None:
@@ -147,6 +167,7 @@ def _cards() -> dict[str, Any]:
             "family": e.family,
             "title": e.title,
             "sentence": e.sentence,
+            "question": e.question,
             "paper": e.paper,
             "live": e.live,
             "workbench": e.kind == "workbench",

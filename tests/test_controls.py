@@ -95,6 +95,15 @@ def test_a_long_text_without_latin_spaces_is_no_endless_word():
     assert len(japanese) > 20_000 and Text("Text").check(japanese) == japanese
 
 
+def test_tokenizers_that_another_panel_hands_over():
+    one, two = Tokenizers("T", least=1, most=1), Tokenizers("T")
+    assert one.take(["mistral-v3", "tekken-240911", "bytes"], ("mistral-v1",)) == ("tekken-240911",)  # added last
+    assert one.take(["bytes"], ("mistral-v1",)) == ("bytes",)
+    assert two.take(["mistral-v3"], ("tekken-240911", "bytes")) == ("mistral-v3", "tekken-240911")  # filled up
+    with pytest.raises(UserError):
+        two.take([7], ("bytes", "words"))
+
+
 def test_hints_are_what_endpoints_announce():
     assert (LAYERS.hint, BUDGET.hint, Text("x").hint) == (int, float, str)
     assert MODE.hint.__args__ == ("full", "local")

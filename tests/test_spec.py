@@ -65,3 +65,36 @@ def test_a_control_is_shown_only_while_the_one_that_it_hangs_on_is():
 def test_a_parameter_without_control_or_default_is_our_bug(function):
     with pytest.raises(TypeError, match="Annotated"):
         spec.fields(function)
+
+
+def shares(
+    part: Annotated[str, Choice("Part", options=("a", "b"), style="parts")] = "a",
+    corpus: Annotated[str, Choice("Corpus", options=("ours", "yours"))] = "ours",
+    text: Annotated[str, Text("Text", when=("corpus", "yours"), shortest=3, characters=8, shared="text")] = "",
+    prompt: Annotated[str, Text("Prompt", shared="prompt.text")] = "Who?",
+    answer: Annotated[str, Text("Answer", when=("part", "b"), shared="prompt.answer")] = "me",
+    n: Annotated[int, Slider("N", minimum=1, maximum=3, step=1)] = 2,
+) -> Result: ...
+
+
+def test_a_panel_hands_over_what_was_changed_and_is_shown():
+    values = spec.check(shares, {})
+    assert spec.shared(shares, values) == {}
+    assert spec.shared(shares, {**values, "text": "hidden", "n": 3}) == {}
+    assert spec.shared(shares, {**values, "corpus": "yours", "text": "mine"}) == {"text": "mine"}
+
+
+def test_what_stands_before_a_dot_is_handed_over_together():
+    values = spec.check(shares, {"prompt": "Where?", "part": "b"})
+    assert spec.shared(shares, values) == {"prompt.text": "Where?", "prompt.answer": "me"}
+    assert spec.shared(shares, {**values, "part": "a"}) == {"prompt.text": "Where?"}
+
+
+def test_a_panel_takes_over_what_it_can_use_and_shows_it():
+    values = spec.check(shares, {"n": 3})
+    taken, labels = spec.take_over(shares, values, {"text": "mine", "prompt.answer": "you", "model": "x"})
+    assert taken == {**values, "corpus": "yours", "text": "mine", "answer": "you"}  # the part "a" stays open
+    assert labels == ("Text", "Answer")
+    for useless in ("ab", "far too long", 7, None):
+        assert spec.take_over(shares, values, {"text": useless}) == (values, ())
+    assert spec.take_over(shares, taken, {"text": "mine"}) == (taken, ())

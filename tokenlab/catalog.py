@@ -32,7 +32,8 @@ class Family:
 
 @dataclass(frozen=True)
 class Entry:
-    """A system or a workbench. paper and code are links, "" where there is none."""
+    """A system or a workbench. paper and code are links, "" where there is none.
+    question: what a visitor asks that this answers, "" while it is not live."""
 
     slug: str
     name: str
@@ -40,6 +41,7 @@ class Entry:
     title: str
     sentence: str
     kind: str
+    question: str = ""
     paper: str = ""
     code: str = ""
 

@@ -11,7 +11,7 @@ command line, and the tests. A control is plain data and knows no widget.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from tokenlab import limits
@@ -21,11 +21,14 @@ from tokenlab.errors import UserError
 @dataclass(frozen=True)
 class Control:
     """label: what the user reads; info: one line below it;
-    when: `(name, value, ...)` shows the control only while control `name` is shown and has one of the values."""
+    when: `(name, value, ...)` shows the control only while control `name` is shown and has one of the values;
+    shared: panels of a family hand the values of controls with the same such name over to each other; what stands
+    before a dot in it goes together, such as "scene.picture" and "scene.question"."""
 
     label: str
     info: str = ""
     when: tuple[str, ...] = ()
+    shared: str = field(default="", kw_only=True)
 
     hint: ClassVar[Any] = str  # the type that endpoints and docs announce
 
@@ -33,23 +36,36 @@ class Control:
         """The value in its proper type, or UserError in one sentence."""
         raise NotImplementedError
 
+    def take(self, given: Any, current: Any) -> Any:
+        """What becomes of `current` when another panel hands over `given`; UserError when that is of no use here."""
+        return self.check(given)
+
     def _refuse(self, what: str) -> UserError:
         return UserError(f"{self.label}: {what}.")
 
 
 @dataclass(frozen=True)
 class Text(Control):
-    """A text box. `characters` caps it; `lines` is its height; `upload` lets a text file fill it."""
+    """A text box. `characters` caps it; `lines` is its height; `upload` lets a text file fill it.
+
+    shortest: characters below which a text that another panel hands over is of no use here."""
 
     lines: int = 4
     characters: int = limits.TEXT_CHARACTERS
     placeholder: str = ""
     upload: bool = False
+    shortest: int = 0
 
     def check(self, value: Any) -> str:
         if not isinstance(value, str):
             raise self._refuse("this wants text")
         return limits.check_text(value, name=self.label, characters=self.characters)
+
+    def take(self, given: Any, current: Any) -> str:
+        text = self.check(given)
+        if len(text) < self.shortest:
+            raise self._refuse(f"this wants at least {self.shortest} characters")
+        return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +187,15 @@ class Tokenizers(Control):
             wanted = str(self.least) if self.least == self.most else f"{self.least} to {self.most}"
             raise self._refuse(f"choose {wanted} tokenizer{'' if self.most == 1 else 's'}, not {len(refs)}")
         return tuple(sources.check_ref(ref) for ref in refs)
+
+    def take(self, given: Any, current: Any) -> tuple[str, ...]:
+        """The last ones when there are too many, because what a visitor adds comes last; learned ones first."""
+        from tokenlab.text import sources
+
+        refs = list(dict.fromkeys(_strings(self, given)))
+        if len(refs) > self.most:
+            refs = ([ref for ref in refs if ref not in sources.YARDSTICKS] or refs)[-self.most :]
+        return self.check([*refs, *(ref for ref in current if ref not in refs)][: max(len(refs), self.least)])
 
 
 @dataclass(frozen=True)

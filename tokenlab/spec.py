@@ -51,6 +51,47 @@ def shown(fields: tuple[Field, ...], values: dict[str, Any], name: str) -> bool:
     return not when or (str(values[when[0]]) in when[1:] and shown(fields, values, when[0]))
 
 
+def shared(run: typing.Callable, values: dict[str, Any]) -> dict[str, Any]:
+    """Shared name -> value (Control.shared), of the controls that are shown and whose group is not all defaults."""
+    known = fields(run)
+    offered = [f for f in known if f.control.shared and shown(known, values, f.name)]
+    changed = {_group(f) for f in offered if values[f.name] != f.default}
+    return {f.control.shared: values[f.name] for f in offered if _group(f) in changed}
+
+
+def _group(field: Field) -> str:
+    return field.control.shared.split(".")[0]
+
+
+def take_over(
+    run: typing.Callable, values: dict[str, Any], given: dict[str, Any]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The (checked) values after another panel has handed over `given` (shared name -> value), and the labels of the
+    controls that took something from it. A control that cannot use what it is given keeps its value."""
+    known, taken = fields(run), []
+    for field in known:
+        if field.control.shared not in given:
+            continue
+        try:
+            value = field.control.take(given[field.control.shared], values[field.name])
+        except UserError:
+            continue
+        if value != values[field.name]:
+            values = _with_shown(known, {**values, field.name: value}, field)
+            taken.append(field.control.label)
+    return values, tuple(taken)
+
+
+def _with_shown(known: tuple[Field, ...], values: dict[str, Any], field: Field) -> dict[str, Any]:
+    """Choices set so that `field` is shown, such as "your text" for a corpus. The panel's own tabs stay as they are."""
+    if not field.control.when or shown(known, values, field.name):
+        return values
+    deciding = next(f for f in known if f.name == field.control.when[0])
+    if getattr(deciding.control, "style", "") == "parts":
+        return values
+    return _with_shown(known, {**values, deciding.name: deciding.control.check(field.control.when[1])}, deciding)
+
+
 def result_class(run: typing.Callable) -> type:
     """The dataclass that `run` returns, or yields when it is a generator."""
     hint = typing.get_type_hints(run)["return"]

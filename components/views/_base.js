@@ -1,7 +1,8 @@
 // What all views share: building elements from plain text, mounting, downloads.
 // `asked` is the address that the page was opened with; panels write theirs into it later.
-// `kept`: what each panel last ran, so that it comes back when it is opened again.
-window.TL = window.TL || { views: {}, asked: location.search, kept: {} };
+// `kept`: what each panel last ran, so that it comes back when it is opened again; `given`: what the panels of each
+// family hand over to one another.
+window.TL = window.TL || { views: {}, asked: location.search, kept: {}, given: {} };
 
 // h("td", {class: "num"}, "text", child): an element. Strings become text nodes, never markup.
 TL.h = (tag, attributes = {}, ...children) => {

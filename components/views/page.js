@@ -4,7 +4,7 @@
   const link = (slug) => `?v=1&sys=${slug}`;
   const VERDICT = { holds: "holds", fails: "does not hold", none: "not measured" };
 
-  // The systems of a tab. value: {label, open, items: [{slug, name, sentence, live, workbench}]}
+  // The systems of a tab. value: {family, label, open, items: [{slug, name, sentence, question, live, workbench}]}
   TL.views.picker = (root, value, trigger) => {
     const list = h("ul", {}, value.items.map((item) => {
       const open = item.slug === value.open;
@@ -15,9 +15,9 @@
           if (event.ctrlKey || event.metaKey || event.shiftKey) return;
           event.preventDefault();
           // A panel that is already open keeps what was typed into it; one that was, comes back with what it last ran.
-          if (!open) trigger("choose", { slug: item.slug, values: TL.kept[item.slug] || {} });
+          if (!open) trigger("choose", { slug: item.slug, values: TL.kept[item.slug] || {}, given: TL.given[value.family] || {} });
         },
-      }, h("span", { class: "tl-name" }, item.name), item.workbench ? h("em", {}, "workbench") : null));
+      }, h("span", { class: "tl-name" }, item.name, item.workbench ? h("em", {}, "workbench") : null), h("small", {}, item.question)));
     }));
     const box = h("details", { class: "tl-picker" }, h("summary", {}, "Systems in this tab"), h("p", { class: "tl-family" }, value.sentence), h("nav", { "aria-label": value.label }, list));
     box.open = root.getBoundingClientRect().width < 400 && window.innerWidth >= 900;
@@ -31,17 +31,19 @@
   };
 
   // What was run and what can be done with it.
-  // value: {state: stored|now|running|partial|error|none, seconds, cached, problem, query, left_out, python, slug, values, autorun, made_on}
+  // value: {state: stored|now|running|partial|error|none, seconds, cached, problem, query, left_out, python, slug, family, values, shared, taken, autorun, made_on}
   TL.views.run_bar = (root, given, trigger) => {
     // While a run goes on, and after one that failed, the page still shows the run before: so do its link and snippet.
     const value = given.query ? given : { ...root.tlShown, cached: false, seconds: null, problem: "", ...given };
     if (given.query) root.tlShown = given;
-    const say = h("p", { class: "tl-said", role: "status" });
+    const say = h("p", { class: "tl-said", role: "status" }, root.tlTaken || "");
     root.append(h("div", { class: "tl-bar" }, h("p", {}, h("span", { class: `tl-badge ${value.state}` }, value.state === "error" && value.query ? "still the run before" : STATES[value.state] || "not run"), h("span", {}, timing(value))), h("div", { class: "tl-tools" }, value.query ? tools(root, value, say) : [])), say);
     if (value.problem) root.append(h("p", { class: "tl-problem", role: "alert" }, value.problem));
     root.dataset.state = value.problem ? "error" : value.state;
     if (!given.query) return;
     TL.kept[value.slug] = value.values;
+    TL.given[value.family] = { ...TL.given[value.family], ...value.shared };
+    if (value.taken.length) root.tlTaken = `Taken over from the panel before: ${value.taken.join(", ")}.`;
     if (!value.problem) TL.setAddress(value.query);
     if (value.autorun && !root.tlAutoran) { root.tlAutoran = true; setTimeout(() => trigger("autorun"), 50); }
   };
@@ -101,7 +103,7 @@
     const familyName = Object.fromEntries(value.families.map((f) => [f.slug, f.name]));
     const matches = (item) => {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-      const text = `${item.name} ${item.title} ${item.sentence} ${item.slug} ${familyName[item.family]}`.toLowerCase();
+      const text = `${item.name} ${item.title} ${item.sentence} ${item.question} ${item.slug} ${familyName[item.family]}`.toLowerCase();
       return words.every((word) => text.includes(word)) && (!family.value || item.family === family.value) && (!claim.value || item.claim === claim.value);
     };
     const fill = () => {

@@ -152,3 +152,23 @@ def test_a_panel_comes_back_with_what_it_last_ran(open_page):
     page.get_by_role("link", name="Compare tokenizers").click()
     page.wait_for_function("document.querySelector('.tl-totals')?.innerText.includes('12 Bytes')")
     assert page.get_by_label("Your text").first.input_value() == "kept in mind"
+
+
+def test_panels_of_a_family_hand_over_the_text_and_the_tokenizers(open_page):
+    page = open_page()
+    text = "The ferry left. Nobody waved. " * 15
+    page.get_by_label("Your text").first.fill(text)
+    page.wait_for_function("document.querySelector('.tl-totals').innerText.includes('450 Bytes')")
+    page.get_by_role("button", name="Remove Bytes").or_(page.locator(".token-remove").nth(2)).first.click()
+    page.wait_for_function("!document.querySelector('.tl-totals').innerText.includes('Bytes')")
+    page.get_by_role("link", name="LiB").click()
+    page.locator(".tl-said", has_text="Taken over from the panel before: Your text.").wait_for()
+    assert page.get_by_label("Your text").first.input_value() == text
+    assert page.get_by_role("radio", name="pasted text").is_checked()
+    page.get_by_label("Your text").first.fill("It rained. They sang. " * 20)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_function("document.querySelector('[data-kind=run_bar]').dataset.state === 'now'")
+    page.get_by_role("link", name="Compare tokenizers").click()
+    page.wait_for_function("document.querySelector('.tl-totals')?.innerText.includes('Mistral')")
+    assert page.get_by_label("Your text").first.input_value() == "It rained. They sang. " * 20
+    assert "Bytes" not in page.locator(".tl-totals").inner_text()  # its own choice of tokenizers has stayed

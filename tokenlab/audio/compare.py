@@ -100,7 +100,7 @@ class Result:
 
 def run(
     part: Annotated[str, Choice("Show", options=PARTS, style="parts")] = LISTEN,
-    sound: Annotated[str, Sound("Sound")] = "sample:speech-english-low",
+    sound: Annotated[str, Sound("Sound", shared="sound")] = "sample:speech-english-low",
     other: Annotated[str, Sound("Sound B", when=("part", TRANSPLANT))] = "sample:speech-english",
     levels: Annotated[
         int,

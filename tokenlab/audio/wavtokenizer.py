@@ -258,7 +258,7 @@ class Result:
 
 
 def run(
-    sound: Annotated[str, Sound("Sound")] = "sample:speech-english",
+    sound: Annotated[str, Sound("Sound", shared="sound")] = "sample:speech-english",
     name: Annotated[
         str, Choice("Codec", options=CODECS, info="Twins share a small network and their training")
     ] = "vq1",

@@ -75,7 +75,13 @@ def run(
     part: Annotated[str, Choice("Show", options=PARTS, style="parts")] = ATTENTION,
     prompt: Annotated[
         str,
-        Text("Prompt", info="Read at once, with full attention", lines=7, when=("part", ATTENTION, POLICIES)),
+        Text(
+            "Prompt",
+            info="Read at once, with full attention",
+            lines=7,
+            when=("part", ATTENTION, POLICIES),
+            shared="prompt.text",
+        ),
     ] = EXAMPLE.prompt,
     later: Annotated[
         str,
@@ -84,9 +90,10 @@ def run(
             info="Read one token at a time, with the cache already cut; may be empty",
             lines=2,
             when=("part", ATTENTION, POLICIES),
+            shared="prompt.later",
         ),
     ] = EXAMPLE.later,
-    model: Annotated[str, Model("Model")] = "tinylm",
+    model: Annotated[str, Model("Model", shared="model")] = "tinylm",
     compared: Annotated[
         tuple[str, ...],
         Choices(
@@ -106,6 +113,7 @@ def run(
             characters=200,
             placeholder="optional",
             when=("part", POLICIES),
+            shared="prompt.answer",
         ),
     ] = "",
     budget: Annotated[

@@ -258,12 +258,17 @@ EXAMPLE = trials.example(21)
 
 
 def run(
-    prompt: Annotated[str, Text("Prompt", info="Read at once, with full attention", lines=7, upload=True)] = (
-        EXAMPLE.prompt
-    ),
+    prompt: Annotated[
+        str, Text("Prompt", info="Read at once, with full attention", lines=7, upload=True, shared="prompt.text")
+    ] = (EXAMPLE.prompt),
     later: Annotated[
         str,
-        Text("What follows", info="Read one token at a time, with the cache already reduced; may be empty", lines=2),
+        Text(
+            "What follows",
+            info="Read one token at a time, with the cache already reduced; may be empty",
+            lines=2,
+            shared="prompt.later",
+        ),
     ] = EXAMPLE.later,
     answer: Annotated[
         str,
@@ -273,9 +278,10 @@ def run(
             lines=1,
             characters=200,
             placeholder="optional",
+            shared="prompt.answer",
         ),
     ] = "",
-    model: Annotated[str, Model("Model")] = "tinylm",
+    model: Annotated[str, Model("Model", shared="model")] = "tinylm",
     chosen: Annotated[
         str,
         Choice("Policy", options=POLICIES, info="Beside full, H2O, local window and random; its scores in the map"),

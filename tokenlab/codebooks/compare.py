@@ -87,7 +87,7 @@ class Result:
 
 def run(
     part: Annotated[str, Choice("Show", options=PARTS, style="parts")] = SIDE,
-    picture: Annotated[str, Picture("Picture")] = "photo:coffee",
+    picture: Annotated[str, Picture("Picture", shared="picture")] = "photo:coffee",
     size: Annotated[int, Slider("Longest side", info="pixels", minimum=64, maximum=512, step=8)] = 256,
     compared: Annotated[
         tuple[str, ...],

@@ -864,9 +864,9 @@ class Result:
 
 
 def run(
-    picture: Annotated[str, Picture("Picture", info="Its middle square; no crop of the first one was trained on")] = (
-        "photo:coffee"
-    ),
+    picture: Annotated[
+        str, Picture("Picture", info="Its middle square; no crop of the first one was trained on", shared="picture")
+    ] = ("photo:coffee"),
     variant: Annotated[str, Choice("Tokenizer", options=CODED, info="Number of codebooks x codes in each")] = MAIN,
     other: Annotated[str, Picture("Swap with", info="Whose codes one branch takes over")] = "photo:flower",
     fill: Annotated[str, Choice("A branch that is left out holds", options=FILLINGS)] = FILLINGS[0],

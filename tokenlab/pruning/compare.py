@@ -98,6 +98,7 @@ def run(
             "Picture",
             info="The middle square is read. Type scene: and a number for any drawn scene.",
             when=("part", KEPT, LOOKS),
+            shared="scene.picture",
         ),
     ] = "scene:3",
     ask: Annotated[
@@ -111,7 +112,7 @@ def run(
     ] = OWN,
     question: Annotated[
         str,
-        Text("Your question", lines=1, characters=500, when=("ask", OWN)),
+        Text("Your question", lines=1, characters=500, when=("ask", OWN), shared="scene.question"),
     ] = "What shape is the yellow thing?",
     budget: Annotated[
         float,
@@ -136,7 +137,7 @@ def run(
             when=("part", KEPT),
         ),
     ] = "keep",
-    model: Annotated[str, Model("Model", kind="vlm", when=("part", KEPT))] = "shapes-vlm",
+    model: Annotated[str, Model("Model", kind="vlm", when=("part", KEPT), shared="model")] = "shapes-vlm",
     encoder: Annotated[str, Model("Image encoder", kind="vit", when=("part", LOOKS))] = "shapes-vlm",
     source: Annotated[str, Choice("Benchmark", options=SOURCES, style="buttons", when=("part", BUDGETS))] = STORED,
     kind: Annotated[

@@ -116,7 +116,11 @@ class Result:
 def run(
     picture: Annotated[
         str,
-        Picture("Picture", info="The middle square is read. Type scene: and a number for any drawn scene."),
+        Picture(
+            "Picture",
+            info="The middle square is read. Type scene: and a number for any drawn scene.",
+            shared="scene.picture",
+        ),
     ] = "scene:3",
     question: Annotated[
         str,
@@ -125,6 +129,7 @@ def run(
             info="Left empty, the drawn scene's own first question; the last table lists more",
             lines=1,
             characters=500,
+            shared="scene.question",
         ),
     ] = "What shape is the yellow thing?",
     tokens: Annotated[int, Slider("Kept tokens", minimum=1, maximum=144, step=1)] = 36,
@@ -150,7 +155,7 @@ def run(
             least=0,
         ),
     ] = (FASTV.name, ORACLE.name),
-    model: Annotated[str, Model("Model", kind="vlm")] = "shapes-vlm",
+    model: Annotated[str, Model("Model", kind="vlm", shared="model")] = "shapes-vlm",
     seed: Annotated[int, Seed()] = 0,
 ) -> Iterator[Result]:
     """A picture and a question with FasterVLM and its rivals, and where [CLS] and the question look."""

@@ -651,7 +651,7 @@ def run(
     suffix: Annotated[
         str, Text("Text behind the gap", "the model reads it first", ("part", MIDDLE), lines=2, characters=10_000)
     ] = SUFFIX,
-    model: Annotated[str, Model("Model", when=("part", CUT, MIDDLE, ENSEMBLE))] = "tinylm",
+    model: Annotated[str, Model("Model", when=("part", CUT, MIDDLE, ENSEMBLE), shared="model")] = "tinylm",
     second: Annotated[str, Model("Second model", when=("part", ENSEMBLE))] = "bytelm",
     weight: Annotated[
         float,

@@ -38,7 +38,6 @@ from tokenlab.views import Bars, HeatMap, Lines, Made, Node, Replay, StripRow, T
 
 SIDE, LANGUAGES, VOCABULARY, TRAIN = PARTS = ("Side by side", "Languages", "Vocabulary", "Train your own")
 LIVE = ("part", SIDE, VOCABULARY)  # quick enough to answer while the user types
-YARDSTICKS = ("bytes", "characters", "words")  # not learned: to measure by
 YOURS = "your training text"
 
 
@@ -67,11 +66,11 @@ class Result:
 
 def run(
     part: Annotated[str, Choice("Show", options=PARTS, style="parts")] = SIDE,
-    text: Annotated[str, Text("Your text", lines=6, when=("part", SIDE, TRAIN), upload=True)] = samples.text(
-        "showcase"
-    ),
+    text: Annotated[
+        str, Text("Your text", lines=6, when=("part", SIDE, TRAIN), upload=True, shared="text")
+    ] = samples.text("showcase"),
     tokenizers: Annotated[
-        tuple[str, ...], Tokenizers("Tokenizers", when=("part", SIDE, LANGUAGES, VOCABULARY))
+        tuple[str, ...], Tokenizers("Tokenizers", when=("part", SIDE, LANGUAGES, VOCABULARY), shared="tokenizers")
     ] = sources.DEFAULT,
     attack: Annotated[
         bool,
@@ -279,7 +278,7 @@ def _row(tokenizer: Tokenizer, tokenization: Tokenization, text: str, reach: int
         ids=tuple(ids),
         pieces=_rewritten(tokenizer, text.encode()[:reach], ids, starts, ends),
         total=len(tokenization),
-        yardstick=tokenizer.ref in YARDSTICKS,
+        yardstick=tokenizer.ref in sources.YARDSTICKS,
     )
 
 

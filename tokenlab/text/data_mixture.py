@@ -465,7 +465,8 @@ def run(
         ),
     ] = "",
     tokenizer: Annotated[
-        tuple[str, ...], Tokenizers("Tokenizer", "any BPE tokenizer", ("part", FOREIGN), least=1, most=1)
+        tuple[str, ...],
+        Tokenizers("Tokenizer", "any BPE tokenizer", ("part", FOREIGN), least=1, most=1, shared="tokenizers"),
     ] = ("tekken-240911",),
     text: Annotated[
         float,

@@ -616,7 +616,15 @@ def run(
         Choice("Corpus", "stories: children's stories of our own", options=("stories", "pasted text"), style="buttons"),
     ] = "stories",
     text: Annotated[
-        str, Text("Your text", "every tenth sentence is kept for the numbers", ("corpus", "pasted text"), lines=8)
+        str,
+        Text(
+            "Your text",
+            "every tenth sentence is kept for the numbers",
+            ("corpus", "pasted text"),
+            lines=8,
+            shortest=400,
+            shared="text",
+        ),
     ] = "",
     spaces: Annotated[
         str, Choice("Spaces", "kept: part of the chunks, shown as \u2581", options=("kept", "removed"), style="buttons")

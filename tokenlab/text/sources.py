@@ -41,6 +41,7 @@ _TEKKEN = {
     "tekken-240911": ("Tekken 240911", "tekken_240911.json"),
 }
 _UNITS = {unit.ref: unit for unit in (adapters.Bytes, adapters.Characters, adapters.Words)}
+YARDSTICKS = tuple(_UNITS)  # not learned: to measure by
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{16}")
 

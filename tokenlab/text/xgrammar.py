@@ -642,7 +642,7 @@ def run(
         str,
         Text("Text to read", "empty: an example of the format", ("part", PARSE, SPEED), lines=3, characters=2_000),
     ] = "",
-    model: Annotated[str, Model("Model")] = "tinylm",
+    model: Annotated[str, Model("Model", shared="model")] = "tinylm",
     length: Annotated[int, Slider("Tokens to write", when=("part", WRITE), minimum=1, maximum=200, step=1)] = 128,
     temperature: Annotated[
         float,
