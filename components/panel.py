@@ -227,6 +227,7 @@ def _title(entry: catalog.Entry) -> dict[str, Any]:
         "sentence": entry.sentence,
         "paper": entry.paper,
         "code": entry.code,
+        "verdict": measurement.verdict(entry.slug),
     }
 
 

@@ -108,7 +108,14 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
 def _coming(family: catalog.Family) -> dict[str, Any]:
     count = sum(entry.kind == "system" for entry in catalog.of_family(family.slug))
     later = f"None of the {count} systems of this tab is built yet. The Catalogue tab shows all, and which are live."
-    return {"name": family.name, "title": later, "sentence": family.sentence, "paper": "", "code": ""}
+    return {
+        "name": family.name,
+        "title": later,
+        "sentence": family.sentence,
+        "paper": "",
+        "code": "",
+        "verdict": "none",
+    }
 
 
 def _with_given(slug: str, values: dict[str, Any], given: dict[str, Any]) -> share.Opened:
@@ -156,10 +163,6 @@ def _catalogue(tab: gr.Tab) -> None:
 
 
 def _cards() -> dict[str, Any]:
-    def verdict(entry: catalog.Entry) -> str:
-        measured = measurement.stored(entry.slug)
-        return "none" if measured is None else "holds" if measured["holds"] else "fails"
-
     items = [
         {
             "slug": e.slug,
@@ -171,7 +174,7 @@ def _cards() -> dict[str, Any]:
             "paper": e.paper,
             "live": e.live,
             "workbench": e.kind == "workbench",
-            "claim": verdict(e),
+            "claim": measurement.verdict(e.slug),
         }
         for e in catalog.entries()
     ]

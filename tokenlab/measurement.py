@@ -60,6 +60,12 @@ def stored(slug: str) -> dict[str, Any] | None:
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
+def verdict(slug: str) -> str:
+    """ "holds" or "fails" as stored; "none" when it was not measured (a workbench never is)."""
+    measured = stored(slug)
+    return "none" if measured is None else "holds" if measured["holds"] else "fails"
+
+
 def store(slug: str, measurement: Measurement) -> Path:
     """Write the measurement to assets/results and return the path."""
     path = RESULTS / f"{slug}.json"

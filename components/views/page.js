@@ -24,10 +24,17 @@
     root.append(box);
   };
 
-  // The open panel's name. value: {name, title, sentence, paper, code, query}
+  const jump = (node) => {
+    node.scrollIntoView({ block: "start" });
+    node.setAttribute("tabindex", "-1");
+    node.focus({ preventScroll: true });
+  };
+
+  // The open panel's name. value: {name, title, sentence, paper, code, verdict}
   TL.views.title = (root, value) => {
     const links = [["Paper", value.paper], ["Code", value.code]].filter(([, url]) => url).map(([name, url]) => h("a", { href: url, target: "_blank", rel: "noopener" }, name));
-    root.append(h("div", { class: "tl-title" }, h("h2", {}, value.name), h("p", {}, value.sentence), h("p", { class: "tl-cite" }, value.title !== value.sentence ? h("cite", {}, value.title) : null, ...links)));
+    const verdict = value.verdict !== "none" ? TL.button(`${value.verdict === "holds" ? "✓" : "✗"} claim ${VERDICT[value.verdict]} at our scale`, () => jump(document.querySelector(".tl-panel .tl-claim")), { class: `tl-verdict ${value.verdict}` }) : null;
+    root.append(h("div", { class: "tl-title" }, h("h2", {}, value.name), h("p", {}, value.sentence), h("p", { class: "tl-cite" }, value.title !== value.sentence ? h("cite", {}, value.title) : null, ...links, verdict)));
   };
 
   // What was run and what can be done with it.
@@ -61,7 +68,17 @@
     const copyLink = TL.button("Copy link", () => { TL.copy(TL.address(value.query), copyLink); say.textContent = value.left_out; });
     const copyPython = TL.button("Copy as Python", () => TL.copy(value.python, copyPython));
     const saved = () => JSON.stringify({ system: value.slug, values: value.values, result: TL.shown(root) }, null, 1);
-    return [copyLink, copyPython, TL.button("Download JSON", () => TL.download(`${value.slug}.json`, saved(), "application/json"))];
+    return [outline(root), copyLink, copyPython, TL.button("Download JSON", () => TL.download(`${value.slug}.json`, saved(), "application/json"))];
+  };
+
+  // A list of what the panel shows, made when it is opened, so that it is never behind the views.
+  const outline = (root) => {
+    const list = h("ul", {});
+    const box = h("details", { class: "tl-outline", ontoggle: () => {
+      const heads = [...root.closest(".tl-panel").querySelectorAll(".tl-frame-head h3, .tl-text h3, .tl-claim")].filter((head) => head.offsetParent);
+      list.replaceChildren(...heads.map((head) => h("li", {}, TL.button(head.matches(".tl-claim") ? "The paper's claim, measured here" : head.textContent, () => { box.open = false; jump(head); }, { class: "" }))));
+    } }, h("summary", { class: "tl-button" }, "On this page"), list);
+    return box;
   };
 
   // Inside a Space's frame the address that works everywhere is the frame's own.

@@ -172,3 +172,21 @@ def test_panels_of_a_family_hand_over_the_text_and_the_tokenizers(open_page):
     page.wait_for_function("document.querySelector('.tl-totals')?.innerText.includes('Mistral')")
     assert page.get_by_label("Your text").first.input_value() == "It rained. They sang. " * 20
     assert "Bytes" not in page.locator(".tl-totals").inner_text()  # its own choice of tokenizers has stayed
+
+
+def test_the_title_and_the_outline_lead_to_the_claim_and_the_views(open_page):
+    page = open_page("?v=1&sys=h2o")
+    in_sight = (
+        "s => { const top = document.querySelector(s).getBoundingClientRect().top; return 0 <= top && top < 900; }"
+    )
+    assert not page.evaluate(in_sight, ".tl-claim")
+    page.get_by_role("button", name="claim holds at our scale").click()
+    page.wait_for_function(in_sight, arg=".tl-claim")
+    page.evaluate("scrollTo(0, 0)")
+    page.get_by_text("On this page").click()
+    heads = page.locator(".tl-panel .tl-frame-head h3:visible").all_inner_texts()
+    assert set(heads) <= set(page.locator(".tl-outline li").all_inner_texts())
+    page.locator(".tl-outline").get_by_role("button", name=heads[-1], exact=True).last.click()
+    page.wait_for_function("() => scrollY > 500")
+    assert not page.locator(".tl-outline li").first.is_visible()
+    assert "#" not in page.url
