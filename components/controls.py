@@ -82,8 +82,8 @@ def _text_with_upload(field: Field, value: str, common: dict[str, Any]) -> Widge
     control = field.control
     lines = {"lines": control.lines, "max_lines": max(control.lines, 8), "placeholder": control.placeholder or None}
 
-    def receive(path: str, _: str) -> str:
-        return control.check(_text_of(path))
+    def receive(path: str, _: str) -> tuple[str, None]:
+        return control.check(_text_of(path)), None
 
     return _with_upload(field, gr.Textbox(value, **lines, **common), "Load a text file", receive, common)
 
@@ -101,10 +101,13 @@ def _tokenizers(field: Field, refs: list[str], common: dict[str, Any]) -> Widget
     most = field.control.most
     settings: dict[str, Any] = {"multiselect": True, "allow_custom_value": True, "max_choices": most}
 
-    def receive(path: str, chosen: list[str]) -> Any:
+    def receive(path: str, chosen: list[str]) -> tuple[Any, str | None]:
         from tokenlab.text import sources
 
-        return added(chosen, sources.register_path(path), most)
+        ref = sources.register_path(path)
+        gone = [r for r in chosen if r != ref][most - 1 :] if most > 1 else []
+        said = f"No more than {most} fit, so {', '.join(_label(r, sources.label) for r in gone)} had to go."
+        return added(chosen, ref, most), said if gone else None
 
     box = gr.Dropdown(_choices(refs), value=refs, **settings, **common)
     return _with_upload(field, box, "Upload tokenizer.json, .model or .tiktoken", receive, common)
@@ -113,11 +116,11 @@ def _tokenizers(field: Field, refs: list[str], common: dict[str, Any]) -> Widget
 def _picture(field: Field, ref: str, common: dict[str, Any]) -> Widget:
     common["info"] = common["info"] or "Choose from the list, or type scene: and a number and press Enter."
 
-    def receive(path: str, _: str) -> Any:
+    def receive(path: str, _: str) -> tuple[Any, None]:
         from tokenlab import pictures
 
         ref = pictures.register_path(path)
-        return gr.update(choices=_pictures(ref), value=ref)
+        return gr.update(choices=_pictures(ref), value=ref), None
 
     box = gr.Dropdown(_pictures(ref), value=ref, allow_custom_value=True, **common)
     return _with_upload(field, box, "Upload a picture", receive, common)
@@ -128,14 +131,14 @@ def _sound(field: Field, ref: str, common: dict[str, Any]) -> Widget:
         common["info"] or "Choose from the list, or type say:, a language and a text (say:de:Guten Tag), then Enter."
     )
 
-    def receive(path: str, _: str) -> Any:
+    def receive(path: str, _: str) -> tuple[Any, None]:
         from tokenlab import sounds
 
         try:
             ref = sounds.register_path(path)
         finally:
             Path(path).unlink(missing_ok=True)  # Gradio would keep a voice on the disk for an hour or two
-        return gr.update(choices=_sounds(ref), value=ref)
+        return gr.update(choices=_sounds(ref), value=ref), None
 
     box = gr.Dropdown(_sounds(ref), value=ref, allow_custom_value=True, **common)
     with gr.Row(elem_classes="tl-uploads"):
@@ -150,11 +153,12 @@ def _with_upload(
     field: Field,
     box: gr.components.Component,
     label: str,
-    receive: Callable[[str, Any], Any],
+    receive: Callable[[str, Any], tuple[Any, str | None]],
     common: dict[str, Any],
     kinds: list[str] | None = None,
 ) -> Widget:
-    """`box` with a button below it: receive(path of the file, value of the box) gives the box's update.
+    """`box` with a button below it: receive(path of the file, value of the box) gives the box's update and what is
+    to be said about it.
 
     kinds: of files that the button offers, as Gradio names them; all: None."""
     key, visible = common["key"], common["visible"]
@@ -172,7 +176,7 @@ def _with_upload(
 
     def take(path: str, value: Any) -> tuple[Any, Any]:
         try:
-            return guard.sentence(receive, path, value), None
+            return guard.sentence(receive, path, value)
         except UserError as error:
             return gr.skip(), str(error)
 

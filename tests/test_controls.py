@@ -123,6 +123,26 @@ def test_no_path_is_ever_read_from_a_value(tmp_path):
             sounds.load(Sound("Sound").check(value))
 
 
+def test_a_seventh_tokenizer_says_which_one_had_to_go():
+    from pathlib import Path
+
+    import gradio as gr
+
+    from components.controls import widget
+    from tokenlab.spec import Field
+
+    refs = ["mistral-v1", "mistral-v3", "tekken-240911", "bytes", "characters", "words"]
+    field = Field("tokenizers", Tokenizers("Tokenizers"), tuple(refs[:2]))
+    with gr.Blocks() as demo:
+        widget(field, refs, True, "toy")
+    (take,) = [event.fn for event in demo.fns.values()]
+    path = str(Path(__file__).parent / "text" / "toy_tokenizer.json")
+    update, said = take(path, refs)
+    assert update["value"][:5] == refs[:5] and update["value"][5].startswith("file:")
+    assert said == "No more than 6 fit, so Words had to go."
+    assert take(path, refs[:5])[1] is None
+
+
 def test_the_widget_of_a_picture_takes_an_upload_and_shows_it_by_name(tmp_path):
     import gradio as gr
     import numpy as np

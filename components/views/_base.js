@@ -53,9 +53,12 @@ TL.frame = (root, value, ...tools) => {
   return body;
 };
 
+// Another panel is another entry of the browser's history, so that Back returns to the panel before.
 // Charts refer to their own patterns by the page's address, so they must hear when it changes.
 TL.setAddress = (query) => {
-  history.replaceState(null, "", `?${query}`);
+  const slug = (search) => new URLSearchParams(search).get("sys");
+  const before = slug(location.search);
+  history[before && before !== slug(query) ? "pushState" : "replaceState"](null, "", `?${query}`);
   window.dispatchEvent(new Event("tl-address"));
 };
 

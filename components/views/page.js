@@ -4,10 +4,20 @@
   const link = (slug) => `?v=1&sys=${slug}`;
   const VERDICT = { holds: "holds", fails: "does not hold", none: "not measured" };
 
+  // Back and forward: a panel of the open tab is opened in place, with what it last ran; any other by its address.
+  const openers = {}; // slug -> {root of its picker, choose}
+  window.addEventListener("popstate", () => {
+    const slug = new URLSearchParams(location.search).get("sys");
+    if (openers[slug] && openers[slug].root.offsetParent) openers[slug].choose({});
+    else location.reload();
+  });
+
   // The systems of a tab. value: {family, label, open, items: [{slug, name, sentence, question, live, workbench}]}
   TL.views.picker = (root, value, trigger) => {
     const list = h("ul", {}, value.items.map((item) => {
       const open = item.slug === value.open;
+      const choose = (given) => trigger("choose", { slug: item.slug, values: TL.kept[item.slug] || {}, given });
+      openers[item.slug] = { root, choose };
       if (!item.live) return h("li", { class: "later" }, h("span", { class: "tl-name" }, item.name, h("em", {}, "not built yet")), h("small", {}, item.sentence));
       return h("li", { class: item.workbench ? "bench" : null }, h("a", {
         href: link(item.slug), "aria-current": open ? "page" : null, title: item.sentence,
@@ -15,7 +25,7 @@
           if (event.ctrlKey || event.metaKey || event.shiftKey) return;
           event.preventDefault();
           // A panel that is already open keeps what was typed into it; one that was, comes back with what it last ran.
-          if (!open) trigger("choose", { slug: item.slug, values: TL.kept[item.slug] || {}, given: TL.given[value.family] || {} });
+          if (!open) choose(TL.given[value.family] || {});
         },
       }, h("span", { class: "tl-name" }, item.name, item.workbench ? h("em", {}, "workbench") : null), h("small", {}, item.question)));
     }));
@@ -47,6 +57,7 @@
     root.append(h("div", { class: "tl-bar" }, h("p", {}, h("span", { class: `tl-badge ${value.state}` }, value.state === "error" && value.query ? "still the run before" : STATES[value.state] || "not run"), h("span", {}, timing(value))), h("div", { class: "tl-tools" }, value.query ? tools(root, value, say) : [])), say);
     if (value.problem) root.append(h("p", { class: "tl-problem", role: "alert" }, value.problem));
     root.dataset.state = value.problem ? "error" : value.state;
+    root.tlDrawn = (root.tlDrawn || 0) + 1;
     if (!given.query) return;
     TL.kept[value.slug] = value.values;
     TL.given[value.family] = { ...TL.given[value.family], ...value.shared };
@@ -54,6 +65,19 @@
     if (!value.problem) TL.setAddress(value.query);
     if (value.autorun && !root.tlAutoran) { root.tlAutoran = true; setTimeout(() => trigger("autorun"), 50); }
   };
+
+  // The server answers at once when it begins with a run. When it does not, others' runs come first.
+  const PATIENCE = 1000; // ms
+  document.addEventListener("click", (event) => {
+    const pressed = event.target.closest("[id^=run-]");
+    const root = pressed && pressed.closest(".tl-panel").querySelector('[data-kind="run_bar"]');
+    if (!root || root.dataset.state === "running") return;
+    const drawn = root.tlDrawn;
+    setTimeout(() => {
+      const badge = root.querySelector(".tl-badge");
+      if (root.tlDrawn === drawn && badge) { badge.className = "tl-badge running"; badge.textContent = "waiting for other visitors' runs"; }
+    }, PATIENCE);
+  });
 
   const STATES = { stored: "stored run", now: "run now", running: "running", partial: "stopped early" };
 

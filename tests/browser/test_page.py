@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from playwright.sync_api import expect
 
 from components import share
 from tokenlab import catalog, measurement, spec
@@ -190,3 +191,32 @@ def test_the_title_and_the_outline_lead_to_the_claim_and_the_views(open_page):
     page.wait_for_function("() => scrollY > 500")
     assert not page.locator(".tl-outline li").first.is_visible()
     assert "#" not in page.url
+
+
+def test_back_returns_to_the_panel_before(open_page):
+    page = open_page()
+    page.get_by_label("Your text").first.fill("kept in mind")
+    page.wait_for_function("document.querySelector('.tl-totals').innerText.includes('12 Bytes')")
+    page.get_by_role("link", name="DAHSF").click()
+    page.locator(".tl-title h2", has_text="DAHSF").wait_for()
+    page.wait_for_function("location.search.includes('sys=dahsf')")
+    page.go_back()
+    page.locator(".tl-title h2", has_text="Compare tokenizers").wait_for()
+    page.wait_for_function("document.querySelector('.tl-totals')?.innerText.includes('12 Bytes')")
+    page.go_forward()
+    page.locator(".tl-title h2", has_text="DAHSF").wait_for()
+    page.get_by_role("tab", name="Attention & cache").click()
+    page.wait_for_function("location.search.includes('sys=attention-and-cache')")
+    page.go_back()  # to another tab
+    page.locator(".tl-title h2", has_text="DAHSF").wait_for()
+
+
+def test_a_run_that_must_wait_says_so(open_page):
+    page = open_page("?v=1&sys=dahsf")
+    badge = page.locator(".tl-badge")
+    held = []
+    page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(badge).to_have_text("waiting for other visitors' runs")
+    held[0].continue_()
+    expect(badge).to_have_text("run now", timeout=60_000)
