@@ -85,9 +85,11 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
         known = slug in live and isinstance(values, dict) and isinstance(given, dict)
         return ["", *open_panel(_with_given(slug, values, given))] if known else [gr.skip()] * 3
 
-    def first(state: str, search: str, initial: bool) -> list[Any]:
-        """The tab was selected: unless a panel is open, open what the address asks for, else the first live one."""
-        asked = share.read(dict(urllib.parse.parse_qsl(str(search)[1:])))
+    def first(state: str, search: str, initial: bool, kept: str) -> list[Any]:
+        """The tab was selected: unless a panel is open, open what the address asks for, else the first live one.
+
+        kept: what the same page ran before it was loaded again, where the address could not hold all of it."""
+        asked = _reloaded(kept) or share.read(dict(urllib.parse.parse_qsl(str(search)[1:])))
         live = [entry.slug for entry in entries if entry.live]
         if asked and asked.slug in live and not state:
             return open_panel(asked)
@@ -100,9 +102,13 @@ def _family(family: catalog.Family, tab: gr.Tab) -> None:
         lambda state: state or gr.skip(), wanted, opened, **QUIET
     )
     # The first select comes with the page itself; only then may the address point to another tab.
-    js = "(state) => { const initial = !TL.entered; TL.entered = true; return [state, TL.asked, initial]; }"
+    js = (
+        "(state) => { const initial = !TL.entered; TL.entered = true;"
+        " return [state, TL.asked, initial, TL.keptForReload()]; }"
+    )
     address, initial = gr.Textbox(visible="hidden"), gr.Checkbox(visible="hidden")
-    tab.select(first, [opened, address, initial], [opened, picker], js=js, **QUIET)
+    kept = gr.Textbox(visible="hidden")
+    tab.select(first, [opened, address, initial, kept], [opened, picker], js=js, **QUIET)
 
 
 def _coming(family: catalog.Family) -> dict[str, Any]:
@@ -116,6 +122,15 @@ def _coming(family: catalog.Family) -> dict[str, Any]:
         "code": "",
         "verdict": "none",
     }
+
+
+def _reloaded(kept: str) -> share.Opened | None:
+    """What the browser kept of the run before; its values are checked when they are drawn."""
+    try:
+        stored = json.loads(kept)
+        return share.Opened(catalog.find(str(stored["slug"])).slug, dict(stored["values"]))
+    except (ValueError, TypeError, KeyError, UserError):
+        return None
 
 
 def _with_given(slug: str, values: dict[str, Any], given: dict[str, Any]) -> share.Opened:

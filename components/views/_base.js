@@ -62,6 +62,24 @@ TL.setAddress = (query) => {
   window.dispatchEvent(new Event("tl-address"));
 };
 
+// What a link cannot carry (a long text, an upload) outlives a reload of the page in the browser's own store.
+const STORE = "tokenlab";
+TL.keepForReload = ({ query, left_out, slug, values }) => {
+  try {
+    if (left_out) sessionStorage.setItem(STORE, JSON.stringify({ query, slug, values }));
+    else sessionStorage.removeItem(STORE);
+  } catch { /* full, or forbidden by the browser: the link's part is all that comes back */ }
+};
+
+// The stored {query, slug, values} as JSON when the page was loaded again at the address it belongs to, else "".
+TL.keptForReload = () => {
+  if (performance.getEntriesByType("navigation")[0]?.type === "navigate") return ""; // a link opens as it says
+  try {
+    const stored = sessionStorage.getItem(STORE);
+    return stored && TL.asked === `?${JSON.parse(stored).query}` ? stored : "";
+  } catch { return ""; }
+};
+
 TL.button = (label, onclick, attributes = {}) => TL.h("button", { type: "button", class: "tl-button", onclick, ...attributes }, label);
 
 TL.toggle = (label, pressed, onchange) => {

@@ -62,7 +62,7 @@
     TL.kept[value.slug] = value.values;
     TL.given[value.family] = { ...TL.given[value.family], ...value.shared };
     if (value.taken.length) root.tlTaken = `Taken over from the panel before: ${value.taken.join(", ")}.`;
-    if (!value.problem) TL.setAddress(value.query);
+    if (!value.problem) { TL.setAddress(value.query); TL.keepForReload(value); }
     if (value.autorun && !root.tlAutoran) { root.tlAutoran = true; setTimeout(() => trigger("autorun"), 50); }
   };
 

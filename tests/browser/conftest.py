@@ -44,7 +44,9 @@ def new_page(browser) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(timeout)
-        page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+        # Gradio itself complains when a page is left while it listens for events.
+        listening = "AbortError: signal is aborted"
+        page.on("console", lambda m: problems.append(m.text) if m.type == "error" and listening not in m.text else None)
         page.on("pageerror", lambda e: problems.append(str(e)))
         return page
 

@@ -220,3 +220,18 @@ def test_a_run_that_must_wait_says_so(open_page):
     expect(badge).to_have_text("waiting for other visitors' runs")
     held[0].continue_()
     expect(badge).to_have_text("run now", timeout=60_000)
+
+
+def test_a_reload_keeps_a_text_that_no_link_can_carry(open_page):
+    page = open_page()
+    text = " ".join(format(number * 7919 % 100_003, "x") for number in range(1500))
+    page.get_by_label("Your text").first.fill(text)
+    shown = f"document.querySelector('.tl-totals')?.innerText.replaceAll(',', '').includes('{len(text)} Bytes')"
+    page.wait_for_function(shown)
+    page.wait_for_function("document.querySelector('[data-kind=run_bar]').dataset.state === 'now'")
+    page.wait_for_load_state("networkidle")
+    page.reload()
+    page.wait_for_function(shown)
+    assert page.get_by_label("Your text").first.input_value() == text
+    page.goto(page.url.split("?")[0] + "?v=1&sys=compare-tokenizers")  # another link opens as it says
+    page.locator(".tl-badge", has_text="stored run").wait_for()
