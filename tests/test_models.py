@@ -12,13 +12,11 @@ import struct
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import close_session, constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -35,6 +33,8 @@ from transformers import (
     Qwen3Config,
 )
 
+from tests import hub_server
+from tests.hub_server import as_pages
 from tokenlab import limits, models
 from tokenlab.errors import UserError
 from tokenlab.models import intake, onnx
@@ -507,67 +507,8 @@ def test_the_library_opens_every_header_that_passes(toys, tmp_path_factory, data
 # --- the Hub
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the Hub's protocol as a file needs: HEAD with size, commit and etag, then GET."""
-
-    files: dict = {}  # (repository, file): bytes, or an int: only a size
-    seen: list = []
-    authorizations: set = set()
-    wait = threading.Event()
-
-    def do_HEAD(self):
-        self._answer(send=False)
-
-    def do_GET(self):
-        self._answer(send=True)
-
-    def _answer(self, send):
-        repo, found, rest = self.path.lstrip("/").partition("/resolve/")
-        if not found:  # the client library's own questions
-            return self._end(404)
-        revision, _, name = rest.partition("/")
-        self.seen.append((self.command, name, revision))
-        self.authorizations.add(self.headers.get("Authorization"))
-        page = self.files.get((repo, name))
-        if repo == "owner/broken":
-            return self._end(503)
-        if repo == "owner/gated":
-            return self._end(403, error="GatedRepo")
-        if repo not in {repo for repo, _ in self.files}:
-            return self._end(401, error="RepoNotFound")
-        if page is None:
-            return self._end(404, error="EntryNotFound")
-        if repo == "owner/slow":
-            self.wait.wait(10)
-        self._end(200, size=page if isinstance(page, int) else len(page))
-        if send:
-            self.wfile.write(page)
-
-    def _end(self, status, error=None, size=0):
-        self.send_response(status)
-        self.send_header("Content-Length", str(size))
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", '"' + "1" * 40 + '"')
-        if error:
-            self.send_header("X-Error-Code", error)
-        self.end_headers()
-
-    def log_message(self, *arguments):
-        pass
-
-
-def as_pages(repo, folder, **changes):
-    pages = {(repo, path.name): path.read_bytes() for path in folder.iterdir()}
-    return pages | {(repo, name.replace("__", ".")): page for name, page in changes.items()}
-
-
 @pytest.fixture
 def hub(monkeypatch, tmp_path, toys):
-    """A Hub on this machine, an empty Hub cache, and a token that must not be sent."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    _point_hub_at(monkeypatch, tmp_path, f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     llama = toys["llama"]
     code = json.dumps(json.loads((llama / "config.json").read_text()) | {"auto_map": {}}).encode()
     pages = as_pages("owner/slow", llama)
@@ -580,27 +521,13 @@ def hub(monkeypatch, tmp_path, toys):
     pages |= {("owner/pickle", "config.json"): pages["owner/slow", "config.json"]}
     pages |= {("owner/pickle", "pytorch_model.bin"): b"\x80"}
     pages |= {("owner/empty", "README.md"): b""}
-    monkeypatch.setattr(Hub, "files", pages)
-    monkeypatch.setattr(Hub, "seen", [])
-    monkeypatch.setattr(Hub, "authorizations", set())
-    monkeypatch.setattr(Hub, "wait", threading.Event())
-    yield Hub
-    server.shutdown()
-    server.server_close()
+    with hub_server.serving(monkeypatch, tmp_path, pages) as served:
+        yield served
 
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    _point_hub_at(monkeypatch, tmp_path, "http://127.0.0.1:9")  # nobody listens there
-
-
-def _point_hub_at(monkeypatch, tmp_path, address):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(models, "_slots", type(models._slots)())
-    close_session()
+    hub_server.point_at(monkeypatch, tmp_path)
 
 
 def test_hub_checkpoint(hub, toys):

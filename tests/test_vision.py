@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +33,9 @@ from transformers import (
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from tests.test_models import Hub, _point_hub_at, as_pages, header_with, one_sentence, pickle_only, tensors_with
+from tests import hub_server
+from tests.hub_server import as_pages
+from tests.test_models import header_with, one_sentence, pickle_only, tensors_with
 from tokenlab import controls, models, pictures
 from tokenlab.errors import UserError
 from tokenlab.models import intake
@@ -729,22 +729,14 @@ def test_names_of_a_kind():
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path, toys):
-    """A Hub on this machine, an empty Hub cache, and a token that must not be sent."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    _point_hub_at(monkeypatch, tmp_path, f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     pages = as_pages("owner/dinov2", toys["dinov2"]) | as_pages("owner/llava", toys["llava"])
     pages |= as_pages("owner/large", toys["clip"], model__safetensors=700_000_000)
     pages |= as_pages("owner/seven", toys["llava"], config__json=json.dumps(LLAVA_7B).encode())
     pages |= as_pages("owner/odd", toys["clip"], preprocessor_config__json=preprocessor(image_mean=[0.5]))
     pages |= as_pages("owner/bare", toys["clip"])
     del pages["owner/bare", "preprocessor_config.json"]
-    for name, value in (("files", pages), ("seen", []), ("authorizations", set()), ("wait", threading.Event())):
-        monkeypatch.setattr(Hub, name, value)
-    yield Hub
-    server.shutdown()
-    server.server_close()
+    with hub_server.serving(monkeypatch, tmp_path, pages) as served:
+        yield served
 
 
 def got(hub):

@@ -9,9 +9,7 @@ import gc
 import json
 import shutil
 import sys
-import threading
 import weakref
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,7 +33,9 @@ from transformers import (
     XcodecModel,
 )
 
-from tests.test_models import Hub, _point_hub_at, as_pages, header_with, one_sentence, pickle_only, tensors_with
+from tests import hub_server
+from tests.hub_server import as_pages
+from tests.test_models import header_with, one_sentence, pickle_only, tensors_with
 from tokenlab import controls, guard, models
 from tokenlab.audio.tokenizer import AudioTokenizer, bits_per_second, tokens_per_second
 from tokenlab.errors import UserError
@@ -736,22 +736,14 @@ def test_bundled_codecs_come_from_their_own_module(monkeypatch):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path, toys):
-    """A Hub on this machine, an empty Hub cache, and a token that must not be sent."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    _point_hub_at(monkeypatch, tmp_path, f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
     pages = {}
     for name in ("encodec", "dac", "mimi", "hubert"):
         pages |= as_pages(f"owner/{name}", toys[name])
     pages |= as_pages("owner/stereo", toys["encodec"], config__json=json.dumps(ENCODEC_48).encode())
     pages |= as_pages("owner/large", toys["encodec"], model__safetensors=810_000_000)
     pages |= as_pages("owner/mono", toys["encodec"], model__safetensors=710_000_000)
-    for name, value in (("files", pages), ("seen", []), ("authorizations", set()), ("wait", threading.Event())):
-        monkeypatch.setattr(Hub, name, value)
-    yield Hub
-    server.shutdown()
-    server.server_close()
+    with hub_server.serving(monkeypatch, tmp_path, pages) as served:
+        yield served
 
 
 def got(hub):
@@ -786,7 +778,7 @@ def test_hub_trouble_before_any_weights(hub, repo, reason, read):
 
 
 def test_offline_is_one_sentence(monkeypatch, tmp_path):
-    _point_hub_at(monkeypatch, tmp_path, "http://127.0.0.1:9")  # nobody listens there
+    hub_server.point_at(monkeypatch, tmp_path)
     with pytest.raises(UserError) as caught:
         codec("hub:kyutai/mimi")
     assert "The Hugging Face Hub cannot be reached, so kyutai/mimi cannot be loaded" in one_sentence(caught)

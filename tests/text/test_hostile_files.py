@@ -10,15 +10,14 @@ import signal
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiktoken
-from huggingface_hub import close_session, constants
 from tokenizers import Tokenizer as Library
 
+from tests import hub_server
 from tokenlab import limits
 from tokenlab.errors import UserError
 from tokenlab.text import remote, sandbox, sources
@@ -237,81 +236,21 @@ def test_answers_of_the_child_are_not_trusted(arrays):
 PAGES = {
     ("owner/good", "tokenizer.json"): GOOD,
     ("owner/old", "tokenizer.model"): RANKS + b"YWI= 256\n",
-    ("owner/large", "tokenizer.json"): None,  # says 33 MB
+    ("owner/large", "tokenizer.json"): 33_000_000,  # says so
     ("owner/panics", "tokenizer.json"): PANICS,
     ("owner/empty", "README.md"): b"",
-    ("owner/gated", "tokenizer.json"): "GatedRepo",
 }
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of the Hub's protocol as a file needs: HEAD with size, commit and etag, then GET."""
-
-    seen: list = []
-
-    def do_HEAD(self):
-        self._answer(send=False)
-
-    def do_GET(self):
-        self._answer(send=True)
-
-    def _answer(self, send):
-        self.seen.append((self.command, self.path, self.headers.get("Authorization")))
-        repo, _, rest = self.path.lstrip("/").partition("/resolve/")
-        page = PAGES.get((repo, rest.partition("/")[2]))
-        if repo == "owner/broken":
-            return self._end(503)
-        if repo not in {repo for repo, _ in PAGES}:
-            return self._end(401, error="RepoNotFound")
-        if page == "GatedRepo":
-            return self._end(403, error="GatedRepo")
-        size = 33_000_000 if repo == "owner/large" else len(page or b"")
-        if page is None and repo != "owner/large":
-            return self._end(404, error="EntryNotFound")
-        self._end(200, size=size)
-        if send:
-            self.wfile.write(page)
-
-    def _end(self, status, error=None, size=0):
-        self.send_response(status)
-        self.send_header("Content-Length", str(size))
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", '"' + "1" * 40 + '"')
-        if error:
-            self.send_header("X-Error-Code", error)
-        self.end_headers()
-
-    def log_message(self, *arguments):
-        pass
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A Hub on this machine, an empty Hub cache, and a token that must not be sent."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    _point_hub_at(monkeypatch, tmp_path, f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    monkeypatch.setattr(Hub, "seen", [])
-    yield Hub
-    server.shutdown()
-    server.server_close()
+    with hub_server.serving(monkeypatch, tmp_path, PAGES) as served:
+        yield served
 
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    _point_hub_at(monkeypatch, tmp_path, "http://127.0.0.1:9")  # nobody listens there
-
-
-def _point_hub_at(monkeypatch, tmp_path, address):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(sources, "_uploads", Uploads())
-    for ref in [ref for ref in sources._slots if ref.startswith("hub:")]:
-        sources._slots.pop(ref)
-    close_session()
+    hub_server.point_at(monkeypatch, tmp_path)
 
 
 def test_hub_file(hub):
@@ -319,7 +258,7 @@ def test_hub_file(hub):
     assert tokenizer.name == "owner/good"
     assert tokenizer.encode("aab").ids.tolist() == [0, 2]
     assert isinstance(tokenizer, sandbox.SandboxedTokenizer)
-    assert {authorization for _, _, authorization in hub.seen} == {None}
+    assert hub.authorizations == {None}
     requests = len(hub.seen)
     assert sources.load("hub:owner/good") is tokenizer
     assert len(hub.seen) == requests
@@ -363,7 +302,7 @@ def test_hub_offline(offline):
 
 
 def test_hub_offline_with_a_copy_in_the_cache(offline, tmp_path):
-    folder = tmp_path / "models--owner--good"
+    folder = tmp_path / "cache" / "models--owner--good"
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text("0" * 40)
     (folder / "snapshots" / ("0" * 40)).mkdir(parents=True)
